@@ -1,0 +1,1 @@
+"""The archscore server: front end, scheduler, worker pool and engine."""

@@ -1,0 +1,11 @@
+"""What a score is: one file a family, each proxy a pure function from pass statistics to one number per network.
+
+Importing this package fills the registry. A proxy's parameters name the statistics that it needs
+(`archscore_server.engine.statistics`), so a signature says which passes run and a body reads like the formula.
+"""
+
+from archscore_server.engine.proxies._registry import Proxy, get, names, proxy
+
+from archscore_server.engine.proxies import activations, saliency, sizes, tcet  # isort: skip  (fills the registry)
+
+__all__ = ["Proxy", "activations", "get", "names", "proxy", "saliency", "sizes", "tcet"]

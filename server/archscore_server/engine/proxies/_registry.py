@@ -1,0 +1,120 @@
+"""The registry: a proxy is a function and what is said about it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from archscore_server.engine.statistics import STATISTICS, Pass
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REGISTRY: dict[str, Proxy] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A zero-cost proxy.
+
+    Attributes:
+        name: the name that requests use.
+        version: version of the definition; scores of different versions do not compare.
+        higher_is_better: which way it ranks.
+        description: what it measures, in a sentence.
+        formula: how it is computed.
+        paper: where it comes from.
+        uses_labels: whether the score depends on the labels of the minibatch.
+        needs: the statistics that it is computed from, in the order of `compute`'s parameters.
+        static: whether it follows from the encoding alone; then `compute` takes a Description instead.
+        compute: statistics in the order of `needs` -> one number per network, [A].
+    """
+
+    name: str
+    version: int
+    higher_is_better: bool
+    description: str
+    formula: str
+    paper: str
+    uses_labels: bool
+    needs: tuple[str, ...]
+    static: bool
+    compute: Callable[..., Any]
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes that yield what it needs, each once."""
+        return tuple(dict.fromkeys(STATISTICS[need] for need in self.needs))
+
+
+def proxy(
+    *,
+    formula: str,
+    paper: str,
+    name: str | None = None,
+    version: int = 1,
+    higher_is_better: bool = True,
+    uses_labels: bool = True,
+) -> Callable[[F], F]:
+    """Registers a function as a proxy.
+
+    The function's parameters name the statistics that it needs, or it takes `description` alone and follows from the
+    encoding. The first paragraph of its docstring says what it measures.
+
+    Args:
+        formula: how the score is computed.
+        paper: authors, title, venue.
+        name: the name that requests use; the function's by default.
+        version: to be raised whenever the definition changes.
+        higher_is_better: which way it ranks.
+        uses_labels: whether the score depends on the labels of the minibatch.
+
+    Raises:
+        ValueError: the name is taken, a parameter is not a statistic, or there is no docstring.
+    """
+
+    def register(function: F) -> F:
+        own_name = name or function.__name__
+        parameters = tuple(inspect.signature(function).parameters)
+        static = parameters == ("description",)
+        unknown = [] if static else [parameter for parameter in parameters if parameter not in STATISTICS]
+        description = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+        if own_name in _REGISTRY:
+            raise ValueError(f"there is a proxy {own_name!r} already")
+        if unknown:
+            raise ValueError(f"proxy {own_name!r} needs unknown statistics {unknown}: known are {list(STATISTICS)}")
+        if not description:
+            raise ValueError(f"proxy {own_name!r} has no docstring")
+        _REGISTRY[own_name] = Proxy(
+            name=own_name,
+            version=version,
+            higher_is_better=higher_is_better,
+            description=description,
+            formula=formula,
+            paper=paper,
+            uses_labels=uses_labels,
+            needs=() if static else parameters,
+            static=static,
+            compute=function,
+        )
+        return function
+
+    return register
+
+
+def get(name: str) -> Proxy:
+    """The proxy of that name.
+
+    Raises:
+        KeyError: there is none; the message names those there are.
+    """
+    try:
+        return _REGISTRY[name]
+    except KeyError:
+        raise KeyError(f"unknown proxy {name!r}: known are {', '.join(names())}") from None
+
+
+def names() -> list[str]:
+    """Names of all proxies, sorted."""
+    return sorted(_REGISTRY)

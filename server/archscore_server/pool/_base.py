@@ -1,0 +1,98 @@
+"""What the scheduler and a pool say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from archscore.spaces import Architecture
+from archscore_server.engine import Evaluation, EvaluationConfig
+
+#: Called with (index in the batch, evaluation) pairs as stacks of a batch finish.
+OnResults = Callable[[Sequence[tuple[int, Evaluation]]], None]
+
+
+class WorkerLostError(Exception):
+    """The worker that ran the batch is gone (killed, crashed); what had not been reported must be run again."""
+
+
+class BatchFailedError(Exception):
+    """The engine raised while it evaluated the batch; the worker lives on. The message is for the operator's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Compatible architectures: one search space, one config, the same proxies."""
+
+    architectures: tuple[Architecture, ...]
+    proxies: tuple[str, ...]
+    config: EvaluationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What is known of a batch when it has ended: seconds that its worker computed."""
+
+    compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device of the pool; fields as in Device of the contract."""
+
+    kind: str
+    name: str
+    workers: int
+    threads_per_worker: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """What runs in the workers; known once the pool has started."""
+
+    torch_version: str
+    numpy_version: str
+    devices: tuple[DeviceInfo, ...]
+
+    @property
+    def device_kind(self) -> str:
+        """Kind of the devices: a pool has one kind, since scores of different kinds differ in rounding."""
+        return self.devices[0].kind
+
+
+class Pool(Protocol):
+    """Workers that evaluate batches."""
+
+    @property
+    def slots(self) -> int:
+        """Batches that can run at once; constant."""
+        ...
+
+    @property
+    def max_batch(self) -> int:
+        """Architectures in a batch beyond which nothing is gained on this kind of device; constant after start."""
+        ...
+
+    @property
+    def info(self) -> PoolInfo:
+        """What runs in the workers. Raises RuntimeError before `start` has returned."""
+        ...
+
+    async def start(self) -> None:
+        """Starts the workers and returns when all are warm: torch loaded, one small evaluation done."""
+        ...
+
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
+        """Runs a batch on a free worker (waits for one) and reports results as its stacks finish.
+
+        Raises:
+            WorkerLostError: the worker died; a new one is being started.
+            BatchFailedError: the engine raised.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Ends the workers: at once, whatever they are doing. Returns when no process is left."""
+        ...

@@ -1,0 +1,1 @@
+"""Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC."""
