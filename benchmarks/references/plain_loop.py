@@ -246,7 +246,7 @@ def _logdet(grams: Tensor) -> Tensor:
     return torch.where(regular, eigenvalues.clamp_min(1e-300).log().sum(1), 0.0)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _layer_grams(network: Network, images: Tensor) -> list[Tensor]:
     """Gram matrices of the outputs of all weight layers in eval mode, in canonical order."""
     layers = weight_layers(network)

@@ -1,1 +1,344 @@
-"""Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC."""
+"""Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC.
+
+A submission is admitted whole or not at all. Equal items in flight are one evaluation with several waiters. One task
+per slot of the pool takes batches from the queue. What a lost worker or a failed batch leaves behind is run again in
+halves until a culprit stands alone, so that one bad architecture never fails another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from archscore_server._observer import NullObserver, Observer, RetryReason
+from archscore_server._queue import BatchReason, Item, Place, Priority, Queue, Work
+from archscore_server._waiter import (
+    ArchitectureFailedError,
+    Deadline,
+    DeadlineExceededError,
+    Outcome,
+    QueueFullError,
+    StoppingError,
+    Waiter,
+)
+from archscore_server.engine import Evaluation
+from archscore_server.pool import Batch, BatchFailedError, Pool, WorkerLostError
+
+__all__ = [
+    "ArchitectureFailedError",
+    "BatchReason",
+    "DeadlineExceededError",
+    "Item",
+    "NullObserver",
+    "Observer",
+    "Outcome",
+    "Priority",
+    "QueueFullError",
+    "RetryReason",
+    "Scheduler",
+    "StoppingError",
+    "Waiter",
+]
+
+#: Workers that an architecture may take with it, alone in its batch, before it is given up.
+_MAX_LONE_DEATHS = 3
+
+#: What a client is told when an architecture is given up. The pool's own words are for the log.
+_GAVE_UP: dict[RetryReason, str] = {
+    "worker_lost": f"{_MAX_LONE_DEATHS} worker processes died while each evaluated nothing but this architecture",
+    "batch_failed": "the evaluation of this architecture raised an error",
+}
+
+_logger = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Turns submissions into batches and batches into results. Lives on one event loop."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        max_queued: int,
+        batch_delay: float,
+        max_batch: int | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """A scheduler over a pool, which it starts and stops.
+
+        Args:
+            pool: where batches run.
+            max_queued: architectures that may wait at a time; running ones do not count.
+            batch_delay: seconds to wait for more, from the first arrival on, before a batch starts that is not full.
+            max_batch: architectures in a batch, at most; what the pool says if None.
+            observer: hears what happens.
+            clock: seconds; what deadlines refer to. It must advance as the event loop's own does.
+        """
+        self._pool = pool
+        self._max_queued = max_queued
+        self._max_batch = max_batch
+        self._observer = observer or NullObserver()
+        self._clock = clock
+        self._queue = Queue(slots=pool.slots, batch_delay=batch_delay)
+        self._rate = _ServiceRate(pool.slots)
+        self._stopping = False
+        self._slots: list[asyncio.Task[None]] = []
+        self._work_may_be_ready = asyncio.Event()
+        self._nothing_in_flight = asyncio.Event()
+        self._end_of_hold: asyncio.TimerHandle | None = None
+
+    @property
+    def queued(self) -> int:
+        """Architectures that wait."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Architectures that wait or run."""
+        return self._queue.in_flight
+
+    async def start(self) -> None:
+        """Starts the pool and begins to dispatch. What was submitted before waits until then."""
+        await self._pool.start()
+        self._queue.max_batch = self._max_batch or self._pool.max_batch
+        self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
+
+    def submit(
+        self, items: Sequence[Item], *, priority: Priority = Priority.DEFAULT, deadline: float | None = None
+    ) -> list[Waiter]:
+        """Admits items, all or none. To be called on the event loop.
+
+        Args:
+            items: what to evaluate. Those equal to one another or to items in flight share one evaluation.
+            priority: how urgent; raises that of evaluations that are joined.
+            deadline: when the waiters give up, on the scheduler's clock.
+
+        Returns:
+            One waiter for each item, in order.
+
+        Raises:
+            QueueFullError: what would have to wait does not fit in the queue.
+            StoppingError: the scheduler drains or has stopped.
+        """
+        if self._stopping:
+            raise StoppingError("the server is stopping")
+        self._require_room(items)
+        if not items:
+            return []
+
+        now = self._clock()
+        limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
+        waiters = []
+        merged = 0
+        group = self._queue.group(items[0])
+        for item in items:
+            if not group.takes(item):
+                group = self._queue.group(item)
+            work = group.works.get(item.architecture)
+            if work is None:
+                work = self._queue.add(item.architecture, group, priority, now)
+            else:
+                merged += 1
+                if priority > work.priority:
+                    self._queue.promote(work, priority)
+            waiter = Waiter(work, limit, self._release)
+            work.waiters[waiter] = None
+            waiters.append(waiter)
+        if merged:
+            self._observer.merged(merged)
+        self._changed()
+        return waiters
+
+    async def drain(self) -> None:
+        """Refuses new submissions from now on, and returns when nothing waits or runs."""
+        self._stopping = True
+        while self.in_flight:
+            self._nothing_in_flight.clear()
+            await self._nothing_in_flight.wait()
+
+    async def stop(self) -> None:
+        """Fails what is left with StoppingError, and stops the pool. Idempotent."""
+        self._stopping = True
+        for work in self._queue.all():
+            self._settle(work, StoppingError("the server stopped before this architecture was evaluated"))
+        self._changed()
+        if self._end_of_hold:
+            self._end_of_hold.cancel()
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.gather(*self._slots, return_exceptions=True)
+        await self._pool.stop()
+
+    # Admission
+
+    def _require_room(self, items: Sequence[Item]) -> None:
+        # Telling what is new takes a hash of every config: not worth it while even all of them fit.
+        if self.queued + len(items) <= self._max_queued:
+            return
+        new = len({item for item in items if self._queue.find(item) is None})
+        excess = self.queued + new - self._max_queued
+        if new and excess > 0:
+            raise QueueFullError(self._rate.seconds_for(excess))
+
+    def _release(self, waiter: Waiter) -> None:
+        if self._detach(waiter):
+            self._observer.cancelled(1)
+        self._changed()
+
+    def _expire(self, waiters: list[Waiter]) -> None:
+        dropped = 0
+        for waiter in waiters:
+            waiter.settle(DeadlineExceededError("the deadline passed before the architecture was evaluated"))
+            dropped += self._detach(waiter)
+        if dropped:
+            self._observer.expired(dropped)
+        self._changed()
+
+    def _detach(self, waiter: Waiter) -> bool:
+        """Takes a waiter off its work. True if the work was waiting and nobody wants it any more: it is dropped."""
+        work = waiter.work
+        del work.waiters[waiter]
+        # Running work goes on: its batch cannot be stopped for one of many, and somebody may yet ask for it.
+        unwanted = not work.waiters and work.place is not Place.RUNNING
+        if unwanted:
+            self._queue.remove(work)
+        return unwanted
+
+    def _changed(self) -> None:
+        """Follows every change of what waits or runs."""
+        self._observer.queue_depth_changed(self.queued)
+        self._work_may_be_ready.set()
+        if not self.in_flight:
+            self._nothing_in_flight.set()
+
+    # Dispatch
+
+    async def _serve_slot(self) -> None:
+        while True:
+            works, reason = await self._next_batch()
+            await self._run(works, reason)
+
+    async def _next_batch(self) -> tuple[list[Work], BatchReason]:
+        while True:
+            self._work_may_be_ready.clear()
+            taken = self._queue.take(self._clock())
+            if taken is None:
+                self._wake_at_end_of_hold()
+                await self._work_may_be_ready.wait()
+                continue
+            works, reason = taken
+            works = self._without_late(works)
+            self._changed()
+            if works:
+                return works, reason
+
+    def _wake_at_end_of_hold(self) -> None:
+        if self._end_of_hold:
+            self._end_of_hold.cancel()
+        ready_at = self._queue.next_ready()
+        if ready_at is not None:
+            delay = ready_at - self._clock()
+            self._end_of_hold = asyncio.get_running_loop().call_later(delay, self._work_may_be_ready.set)
+
+    def _without_late(self, works: list[Work]) -> list[Work]:
+        """Drops work whose deadline passed unnoticed, because the event loop was too busy for timers."""
+        self._expire(
+            [waiter for work in works for waiter in work.waiters if waiter.deadline and waiter.deadline.passed]
+        )
+        late = [work for work in works if not work.waiters]
+        for work in late:
+            self._queue.remove(work)
+        if late:
+            self._observer.expired(len(late))
+        return [work for work in works if work.waiters]
+
+    async def _run(self, works: list[Work], reason: BatchReason) -> None:
+        """Has the pool run a batch, hands out its results as they come, and arranges for what it leaves behind."""
+        group = works[0].group
+        batch = Batch(tuple(work.architecture for work in works), group.proxies, group.config)
+        left = dict(enumerate(works))
+
+        def on_results(results: Sequence[tuple[int, Evaluation]]) -> None:
+            for index, evaluation in results:
+                self._settle(left.pop(index), evaluation)
+            self._changed()
+
+        self._observer.batch_started(len(works), reason)
+        started = self._clock()
+        compute_seconds = None
+        failure: RetryReason = "batch_failed"
+        error: Exception | None = None
+        try:
+            compute_seconds = (await self._pool.run(batch, on_results)).compute_seconds
+        except WorkerLostError as lost:
+            failure, error = "worker_lost", lost
+        except BatchFailedError as failed:
+            error = failed
+        except Exception as unexpected:
+            _logger.exception("the pool failed to run a batch")
+            error = unexpected
+        finally:
+            seconds = self._clock() - started
+            self._rate.update(seconds, len(works) - len(left))
+            self._observer.batch_ended(len(works), seconds, compute_seconds)
+        if error is not None or left:
+            self._run_again(list(left.values()), failure, error, alone=len(works) == 1)
+        self._changed()
+
+    def _settle(self, work: Work, outcome: Outcome) -> None:
+        if work.place is Place.ENDED:  # A result that was on its way when the scheduler stopped.
+            return
+        self._queue.remove(work)
+        for waiter in work.waiters:
+            waiter.settle(outcome)
+        work.waiters.clear()
+
+    def _run_again(self, works: list[Work], reason: RetryReason, error: Exception | None, *, alone: bool) -> None:
+        """Arranges for what a batch left behind: halves of it, until a culprit stands alone.
+
+        Args:
+            works: what has no result.
+            reason: what happened to the batch.
+            error: what the pool says of it, for the log.
+            alone: whether the batch consisted of one architecture: it is to blame.
+        """
+        for work in works:
+            if not work.waiters and work.place is Place.RUNNING:
+                self._queue.remove(work)
+                self._observer.cancelled(1)
+        works = [work for work in works if work.place is Place.RUNNING]
+        _logger.warning("%s, with %d architectures to run again: %s", reason, len(works), error)
+        if not works:
+            return
+        if alone:
+            [work] = works
+            work.lone_deaths += reason == "worker_lost"
+            if reason == "batch_failed" or work.lone_deaths >= _MAX_LONE_DEATHS:
+                _logger.error("gave up on %s: %s", work.architecture.format(), error)
+                self._settle(work, ArchitectureFailedError(_GAVE_UP[reason]))
+                return
+        self._observer.retried(len(works), reason)
+        middle = (len(works) + 1) // 2
+        for half in (works[:middle], works[middle:]):
+            if half:
+                self._queue.retry(half)
+
+
+class _ServiceRate:
+    """How long an architecture occupies a slot: a moving average over batches."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._seconds_each = 1.0
+
+    def update(self, seconds: float, architectures: int) -> None:
+        """Learns from a batch that had its slot for some seconds and finished some architectures."""
+        if architectures:
+            self._seconds_each += 0.2 * (seconds / architectures - self._seconds_each)
+
+    def seconds_for(self, architectures: int) -> float:
+        """How long all slots together take for some architectures, within 0.1 s and a minute."""
+        return min(max(0.1, architectures * self._seconds_each / self._slots), 60.0)

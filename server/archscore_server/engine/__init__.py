@@ -18,7 +18,7 @@ from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device
 
 if TYPE_CHECKING:
-    from archscore_server.engine.evaluate import evaluate, evaluate_stacks
+    from archscore_server.engine.evaluation import evaluate, evaluate_stacks
 
 __all__ = [
     "ConfigError",
@@ -36,8 +36,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("evaluate", "evaluate_stacks"):
-        from archscore_server.engine import evaluate as module
+        from archscore_server.engine import evaluation
 
-        globals().update(evaluate=module.evaluate, evaluate_stacks=module.evaluate_stacks)
+        globals().update(evaluate=evaluation.evaluate, evaluate_stacks=evaluation.evaluate_stacks)
         return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,7 +64,7 @@ def synflow(synflow: Saliency) -> Array:
 @proxy(formula="log synflow", paper=_papers.SYNFLOW, uses_labels=False)
 def synflow_log(synflow: Saliency) -> Array:
     """SynFlow on a scale that people can read: synflow itself spans 60 decades."""
-    return over_layers(np.log(synflow.total))
+    return np.asarray(np.log(over_layers(synflow.total)))
 
 
 @proxy(formula="sum over layers of S_l / sigma_l, S = |w * g|", paper=_papers.TCET)

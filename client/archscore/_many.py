@@ -1,0 +1,268 @@
+"""Many architectures: what to send next, what is still unanswered, and in which order results go out.
+
+All decisions of `score_many`, for both stacks; they only carry messages. A `Chunk` belongs to the thread or task that
+sends it, the `Plan` to whoever consumes the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from archscore._requests import Architecture, architecture_message
+from archscore._results import Evaluation, Result
+from archscore._retry import Contact, Retrier
+from archscore._status import from_status
+from archscore.errors import (
+    ArchitectureError,
+    ArchscoreError,
+    DeadlineExceededError,
+    QueueFullError,
+    UnavailableError,
+)
+from archscore.v1 import scoring_pb2
+
+DEFAULT_CHUNK_SIZE: Final = 64
+DEFAULT_MAX_IN_FLIGHT: Final = 4
+MAX_CHUNK_BYTES: Final = 1 << 20
+"""A request is kept below this where its architectures allow it. gRPC's own limit for a message is 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One architecture on its way.
+
+    Attributes:
+        index: its position in the caller's iterable.
+        architecture: what the iterable held there.
+        message: what is sent.
+    """
+
+    index: int
+    architecture: Architecture
+    message: scoring_pb2.Architecture
+
+    def failed(self, error: ArchscoreError) -> Result:
+        """Its result when it cannot be scored."""
+        return Result(self.index, self.architecture, None, error)
+
+
+class Chunk:
+    """Architectures that travel in one request, and in as many more as faults make necessary.
+
+    An answer for an architecture is final, but for UNAVAILABLE and QUEUE_FULL: those, and architectures that a broken
+    stream left unanswered, are asked again. When the queue is full, less is asked at a time.
+
+    Attributes:
+        size: how many results will come of it.
+        rejected: results of architectures that cannot even be sent.
+    """
+
+    def __init__(
+        self,
+        template: scoring_pb2.ScoreArchitecturesRequest,
+        items: list[Item],
+        rejected: list[Result],
+        retrier: Retrier,
+    ) -> None:
+        """Starts with everything unanswered.
+
+        Args:
+            template: the request without architectures.
+            items: architectures to score, all of one space.
+            rejected: results of those that cannot be sent.
+            retrier: deadline and pauses of this chunk.
+        """
+        self.size = len(items) + len(rejected)
+        self.rejected = rejected
+        self._template = template
+        self._pending = {item.index: item for item in items}
+        self._retrier = retrier
+        self._limit = self.size
+        self._sent: list[Item] = []
+        self._refusal: ArchscoreError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is answered."""
+        return not self._pending
+
+    def request(self) -> scoring_pb2.ScoreArchitecturesRequest:
+        """The next request: what is not answered yet, as far as it may be sent at a time."""
+        self._sent = list(self._pending.values())[: self._limit]
+        self._refusal = None
+        request = scoring_pb2.ScoreArchitecturesRequest()
+        request.CopyFrom(self._template)
+        request.architectures.extend(item.message for item in self._sent)
+        return request
+
+    def timeout(self) -> float:
+        """Seconds for the next request."""
+        return self._retrier.remaining()
+
+    def answered(self, response: scoring_pb2.ScoreArchitecturesResponse) -> list[Result]:
+        """Results out of one message of the stream."""
+        self._retrier.progressed()
+        results = []
+        for message in response.results:
+            # Nothing is handed out twice, whatever a server may send.
+            item = self._sent[message.index] if message.index < len(self._sent) else None
+            if item is None or item.index not in self._pending:
+                continue
+            result = _result(item, message)
+            if isinstance(result.error, (UnavailableError, QueueFullError)):
+                self._refusal = result.error
+                continue
+            del self._pending[item.index]
+            results.append(result)
+        return results
+
+    def ended(self) -> ArchscoreError | None:
+        """What was wrong with a stream that ended well, if not everything that was sent is answered now."""
+        left = sum(item.index in self._pending for item in self._sent)
+        if not left:
+            self._limit = min(2 * self._limit, self.size)
+            return None
+        return self._refusal or UnavailableError(
+            f"the server left {left} of {len(self._sent)} architectures unanswered", code="UNAVAILABLE"
+        )
+
+    def failed(self, error: ArchscoreError) -> tuple[float, list[Result]]:
+        """Seconds to wait before the next request, and the results of architectures that are given up.
+
+        Raises:
+            ArchscoreError: the request as a whole failed, for good.
+        """
+        if self.done:
+            return 0.0, []
+        if isinstance(error, QueueFullError):
+            self._limit = max(1, len(self._sent) // 2)
+            return self._retrier.postpone(error), []
+        if isinstance(error, DeadlineExceededError):
+            return 0.0, self._give_up(list(self._pending.values()), error)
+        if error.code == "RESOURCE_EXHAUSTED" and not error.reason and len(self._sent) == 1:
+            # Too large for a message by itself: a fault of this architecture.
+            too_large = ArchitectureError(error.message, code=error.code, status=error.status)
+            return 0.0, self._give_up(self._sent, too_large)
+        return self._retrier.pause(error), []
+
+    def _give_up(self, items: list[Item], error: ArchscoreError) -> list[Result]:
+        for item in items:
+            del self._pending[item.index]
+        return [item.failed(error) for item in items]
+
+
+class Plan:
+    """Cuts an iterable into chunks, lazily, and puts the results in order.
+
+    At most `max_in_flight` chunks have results that were not handed out yet, so that what is held in memory is bounded
+    whatever the length of the iterable and the order of the answers.
+    """
+
+    def __init__(
+        self,
+        architectures: Iterable[Architecture],
+        *,
+        space: str | None,
+        template: scoring_pb2.ScoreArchitecturesRequest,
+        chunk_size: int,
+        max_in_flight: int,
+        ordered: bool,
+        contact: Contact,
+        timeout: float,
+    ) -> None:
+        """Nothing is taken from the iterable yet.
+
+        Args:
+            architectures: what to score.
+            space: their search space, or None to leave it to them.
+            template: the request without architectures.
+            chunk_size: architectures in a request.
+            max_in_flight: chunks on their way at a time.
+            ordered: whether results go out in the order of the iterable.
+            contact: of the client.
+            timeout: seconds for each chunk.
+        """
+        self._architectures = enumerate(architectures)
+        self._space = space
+        self._template = template
+        self._chunk_size = chunk_size
+        self._max_in_flight = max_in_flight
+        self._ordered = ordered
+        self._contact = contact
+        self._timeout = timeout
+
+        self._exhausted = False
+        self._held_over: Item | None = None
+        self._unfinished = 0
+        self._left: dict[Chunk, int] = {}
+        self._early: dict[int, tuple[Chunk, Result]] = {}
+        self._next_index = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the iterable is exhausted and every result was handed out."""
+        return self._exhausted and not self._left
+
+    def next_chunk(self) -> Chunk | None:
+        """The next chunk, unless enough is in flight or nothing is left."""
+        if self._exhausted or len(self._left) >= self._max_in_flight:
+            return None
+        items: list[Item] = []
+        rejected: list[Result] = []
+        size = 0
+        for item in self._items():
+            if isinstance(item, Result):
+                rejected.append(item)
+            else:
+                size += item.message.ByteSize()
+                if items and (size > MAX_CHUNK_BYTES or item.message.space != items[0].message.space):
+                    self._held_over = item
+                    break
+                items.append(item)
+            if len(items) + len(rejected) == self._chunk_size:
+                break
+        else:
+            self._exhausted = True
+        if not items and not rejected:
+            return None
+        chunk = Chunk(self._template, items, rejected, Retrier(self._contact, self._timeout))
+        self._left[chunk] = chunk.size
+        return chunk
+
+    def hand_out(self, chunk: Chunk, results: Iterable[Result]) -> Iterator[Result]:
+        """The results that may go out now that these came."""
+        if not self._ordered:
+            for result in results:
+                self._release(chunk)
+                yield result
+            return
+        self._early.update((result.index, (chunk, result)) for result in results)
+        while self._next_index in self._early:
+            chunk, result = self._early.pop(self._next_index)
+            self._next_index += 1
+            self._release(chunk)
+            yield result
+
+    def _release(self, chunk: Chunk) -> None:
+        self._left[chunk] -= 1
+        if not self._left[chunk]:
+            del self._left[chunk]
+
+    def _items(self) -> Iterator[Item | Result]:
+        """What the iterable still holds; architectures that cannot be sent as results already."""
+        if self._held_over is not None:
+            held_over, self._held_over = self._held_over, None
+            yield held_over
+        for index, architecture in self._architectures:
+            try:
+                yield Item(index, architecture, architecture_message(architecture, self._space))
+            except ArchitectureError as error:
+                yield Result(index, architecture, None, error)
+
+
+def _result(item: Item, message: scoring_pb2.ArchitectureResult) -> Result:
+    if message.HasField("evaluation"):
+        return Result(item.index, item.architecture, Evaluation.from_message(message.evaluation), None)
+    return item.failed(from_status(message.error, of_item=True))

@@ -1,0 +1,123 @@
+"""Arguments of the client to messages; whatever cannot be a message is a UsageError."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from google.protobuf import json_format
+
+from archscore import spaces
+from archscore.errors import ArchitectureError, FieldViolation, UsageError
+from archscore.v1 import scoring_pb2
+
+DEFAULT_SPACE: Final = "nasbench201"
+"""The search space of encodings that come without one."""
+
+Architecture: TypeAlias = str | spaces.Architecture
+"""An encoding, or an architecture of `archscore.spaces`."""
+
+Config: TypeAlias = scoring_pb2.EvaluationConfig | Mapping[str, Any]
+"""A message, or its proto3 JSON mapping."""
+
+Priority: TypeAlias = Literal["bulk", "default", "interactive"]
+
+_PRIORITIES: Final = {
+    None: scoring_pb2.PRIORITY_UNSPECIFIED,
+    "bulk": scoring_pb2.PRIORITY_BULK,
+    "default": scoring_pb2.PRIORITY_DEFAULT,
+    "interactive": scoring_pb2.PRIORITY_INTERACTIVE,
+}
+
+
+def architecture_message(architecture: Architecture, space: str | None) -> scoring_pb2.Architecture:
+    """The message for an architecture.
+
+    Args:
+        architecture: an encoding or an architecture value.
+        space: its search space. None leaves it to the value; an encoding then is of `DEFAULT_SPACE`.
+
+    Raises:
+        ArchitectureError: the encoding is not Unicode text, so that it cannot even be sent.
+        UsageError: it is no architecture, or one of another space.
+    """
+    if not isinstance(architecture, str):
+        own_space = _space_of_type().get(type(architecture))
+        if own_space is None:
+            raise UsageError(f"an architecture is a string or a value of archscore.spaces, not {architecture!r}")
+        if space not in (None, own_space):
+            raise UsageError(f"space is {space!r}, but {architecture!r} is of {own_space!r}")
+        return scoring_pb2.Architecture(space=own_space, encoding=architecture.format())
+    space = DEFAULT_SPACE if space is None else _text("space", space)
+    try:
+        return scoring_pb2.Architecture(space=space, encoding=architecture)
+    except UnicodeEncodeError as error:
+        fault = f"at position {error.start}: expected Unicode text"
+        raise ArchitectureError(
+            fault, code="INVALID_ARGUMENT", field_violations=[FieldViolation("architecture.encoding", fault)]
+        ) from None
+
+
+def proxy_names(proxies: str | Iterable[str]) -> list[str]:
+    """The names of proxies: one, or several."""
+    return [_text("proxies", name) for name in ([proxies] if isinstance(proxies, str) else proxies)]
+
+
+def config_message(config: Config | None) -> scoring_pb2.EvaluationConfig | None:
+    """The message for a config.
+
+    Raises:
+        UsageError: a mapping has a field that there is none of, or a value that does not fit.
+    """
+    if config is None or isinstance(config, scoring_pb2.EvaluationConfig):
+        return config
+    if not isinstance(config, Mapping):
+        raise UsageError(f"config: expected an object, not {config!r}")
+    message = scoring_pb2.EvaluationConfig()
+    try:
+        # A dict, because the parser takes no other mapping.
+        json_format.ParseDict(dict(config), message)
+    except (json_format.ParseError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise UsageError(f"config: {error}") from None
+    return message
+
+
+def priority_value(priority: Priority | None) -> scoring_pb2.Priority.ValueType:
+    """The enum value for a priority.
+
+    Raises:
+        UsageError: there is no such priority.
+    """
+    if priority not in _PRIORITIES:
+        raise UsageError(f"priority: expected one of bulk, default, interactive, not {priority!r}")
+    return _PRIORITIES[priority]
+
+
+def positive(name: str, value: float) -> float:
+    """The value, which must be positive and finite.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not (value > 0 and math.isfinite(value)):
+        raise UsageError(f"{name} must be positive and finite, not {value!r}")
+    return value
+
+
+def _text(name: str, text: str) -> str:
+    """The text, which must be something that a message can hold."""
+    if not isinstance(text, str):
+        raise UsageError(f"{name}: expected a string, not {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name}: not Unicode text: {text!r}") from None
+    return text
+
+
+@functools.cache
+def _space_of_type() -> Mapping[type, str]:
+    """The search space that each type of architecture values belongs to."""
+    return {type(space.parse(space.example)): name for name, space in spaces.SPACES.items()}

@@ -1,0 +1,100 @@
+"""When to try again, and when to give up. Decides; never sleeps."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import Final
+
+from archscore.errors import ArchscoreError, DeadlineExceededError, QueueFullError, UnavailableError
+
+logger = logging.getLogger("archscore")
+
+_FIRST_DELAY: Final = 0.2
+_LONGEST_DELAY: Final = 10.0
+_FAILURES_WORTH_A_WARNING: Final = 4
+
+
+class Contact:
+    """Whether a client's server was ever heard of.
+
+    A server that never answered is probably not there, so it is given up soon; one that did answer is probably being
+    restarted, so it is worth waiting for.
+
+    Attributes:
+        connect_timeout: seconds to wait for a server that never answered.
+        reached: whether it answered, be it with an error of its own.
+    """
+
+    def __init__(self, connect_timeout: float) -> None:
+        """Starts without having heard of the server."""
+        self.connect_timeout = connect_timeout
+        self.reached = False
+
+
+class Retrier:
+    """The deadline of one piece of work, and the pauses between the attempts at it.
+
+    Only UNAVAILABLE and QUEUE_FULL are worth another attempt. Pauses double from one failure to the next and are
+    jittered; where the server says how long to wait, they are never shorter than that.
+    """
+
+    def __init__(self, contact: Contact, timeout: float) -> None:
+        """Starts the clock.
+
+        Args:
+            contact: of the client.
+            timeout: seconds for all attempts together.
+        """
+        self._contact = contact
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._failures = 0
+        self._first_failure = 0.0
+
+    def remaining(self) -> float:
+        """Seconds left for the next attempt; a little above 0 when there are none, so that it fails as expired."""
+        return max(self._deadline - time.monotonic(), 1e-3)
+
+    def progressed(self) -> None:
+        """Notes an answer: the next failure is the first of its kind again."""
+        self._contact.reached = True
+        self._failures = 0
+
+    def pause(self, error: ArchscoreError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            ArchscoreError: the error itself: another attempt would not help, or would come too late.
+        """
+        if not isinstance(error, (UnavailableError, QueueFullError)):
+            # Whatever the error is, only a deadline can expire without a server.
+            self._contact.reached |= not isinstance(error, DeadlineExceededError)
+            raise error
+        seconds = self._next_pause(error)
+        give_up = self._deadline
+        if not self._contact.reached:
+            give_up = min(give_up, self._first_failure + self._contact.connect_timeout)
+        if time.monotonic() + seconds >= give_up:
+            raise error
+        return seconds
+
+    def postpone(self, error: ArchscoreError) -> float:
+        """Seconds to wait before the next attempt, which gets the whole timeout again."""
+        seconds = self._next_pause(error)
+        self._deadline = time.monotonic() + seconds + self._timeout
+        return seconds
+
+    def _next_pause(self, error: ArchscoreError) -> float:
+        self._contact.reached |= bool(error.reason)  # Only a server of ours gives reasons.
+        if not self._failures:
+            self._first_failure = time.monotonic()
+        ceiling = min(_FIRST_DELAY * 2.0**self._failures, _LONGEST_DELAY)
+        self._failures = min(self._failures + 1, 64)
+        seconds = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+        if error.retry_after is not None:
+            seconds += error.retry_after
+        level = logging.WARNING if self._failures == _FAILURES_WORTH_A_WARNING else logging.INFO
+        logger.log(level, "trying again in %.1f s: %s", seconds, error)
+        return seconds

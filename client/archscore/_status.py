@@ -1,0 +1,121 @@
+"""google.rpc.Status to exceptions and back."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from archscore.errors import (
+    ArchitectureError,
+    ArchscoreError,
+    DatasetNotFoundError,
+    DeadlineExceededError,
+    FieldViolation,
+    InvalidRequestError,
+    QueueFullError,
+    UnavailableError,
+)
+
+DOMAIN: Final = "archscore"
+
+_Detail = TypeVar("_Detail", bound=Message)
+_BY_REASON: Final[dict[str, type[ArchscoreError]]] = {
+    "QUEUE_FULL": QueueFullError,
+    "DATASET_NOT_FOUND": DatasetNotFoundError,
+    "ARCHITECTURE_TOO_LARGE": ArchitectureError,
+    "ARCHITECTURE_FAILED": ArchitectureError,
+}
+_BY_CODE: Final[dict[str, type[ArchscoreError]]] = {
+    "UNAVAILABLE": UnavailableError,
+    # We never report the calls that we cancel ourselves: it was a server that stopped.
+    "CANCELLED": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+}
+_ENCODING_FIELD: Final = re.compile(r"(^|\.)encoding$")
+
+
+def from_rpc(rpc_error: grpc.RpcError, target: str) -> ArchscoreError:
+    """The exception for a failed call to `target`."""
+    # Both stacks raise an RpcError that is also a grpc.Call, or looks like one; the type does not say so.
+    call: grpc.Call = rpc_error  # type: ignore[assignment]
+    try:
+        status = rpc_status.from_call(call)
+    except (ValueError, DecodeError):  # Details that contradict the call's own status, or that cannot be read.
+        status = None
+    if status is None:
+        status = Status(code=call.code().value[0], message=call.details() or "")
+    error = from_status(status)
+    if isinstance(error, (UnavailableError, DeadlineExceededError)) and not error.reason:
+        error.message = f"no answer from {target}: {error.message}"
+    return error
+
+
+def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
+    """The exception for a status.
+
+    Args:
+        status: what the server sent.
+        of_item: whether it is about one architecture of many, rather than about a request.
+    """
+    code = _code_name(status.code)
+    info = next((info for info in _details(status, ErrorInfo) if info.domain == DOMAIN), ErrorInfo())
+    delays = [retry.retry_delay.ToTimedelta().total_seconds() for retry in _details(status, RetryInfo)]
+    violations = [
+        FieldViolation(violation.field, violation.description)
+        for bad_request in _details(status, BadRequest)
+        for violation in bad_request.field_violations
+    ]
+
+    kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code)
+    if kind is None and (of_item or any(_ENCODING_FIELD.search(violation.field) for violation in violations)):
+        kind = ArchitectureError
+    if kind is None:
+        kind = InvalidRequestError if code == "INVALID_ARGUMENT" else ArchscoreError
+    return kind(
+        status.message,
+        code=code,
+        reason=info.reason,
+        field_violations=violations,
+        retry_after=max(delays, default=None),
+        status=status,
+    )
+
+
+def to_status(error: ArchscoreError) -> Status:
+    """The status that the server sent, or one that says the same as an error found on this side."""
+    if error.status is not None:
+        return error.status
+    status = Status(code=code_pb2.Code.Value(error.code or "UNKNOWN"), message=error.message)
+    if error.field_violations:
+        bad_request = BadRequest()
+        for violation in error.field_violations:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        status.details.add().Pack(bad_request)
+    return status
+
+
+def _code_name(code: int) -> str:
+    try:
+        return code_pb2.Code.Name(code)  # type: ignore[arg-type]
+    except ValueError:
+        return "UNKNOWN"
+
+
+def _details(status: Status, kind: type[_Detail]) -> list[_Detail]:
+    """The details of one kind, without those that cannot be read."""
+    found = []
+    for packed in status.details:
+        detail = kind()
+        try:
+            if packed.Unpack(detail):
+                found.append(detail)
+        except DecodeError:
+            continue
+    return found

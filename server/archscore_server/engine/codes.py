@@ -1,0 +1,76 @@
+"""Activation codes, their Gram matrices and log-determinants (proxies.md, Activation proxies)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: K counts as singular where lambda_min <= _SINGULAR * B * lambda_max.
+_SINGULAR = 16 * 2.2e-16
+
+#: How far above the rule's threshold a lower bound of lambda_min must be for the rounding of the bound not to matter.
+_MARGIN = 1e3
+
+
+def overlaps(features: Tensor, units: int) -> Tensor:
+    """c_i . c_j for the codes of all pairs of samples, exact.
+
+    Args:
+        features: [N, U*C, H, W]; the code of a sample is where they are positive.
+        units: U.
+
+    Returns:
+        [U, N, N].
+    """
+    split = features.permute(0, 2, 3, 1).unflatten(-1, (units, -1)).permute(3, 0, 1, 2, 4)  # [U, N, H, W, C]
+    positive = torch.empty(split.shape, dtype=torch.bool, device=features.device)
+    codes = torch.gt(split, 0, out=positive).flatten(2)
+    if features.device.type == "cpu":
+        eights = codes.view(torch.int8)
+        return torch.stack([torch._int_mm(code, code.t()) for code in eights])
+    # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too
+    floats = codes.float()
+    return floats @ floats.mT
+
+
+def gram(overlap: Tensor, size: Tensor) -> Tensor:
+    """K_ij = c_i.c_j + (1 - c_i).(1 - c_j), in float64.
+
+    Args:
+        overlap: c_i . c_j, [M, B, B].
+        size: entries of a code, [M].
+
+    Returns:
+        [M, B, B].
+    """
+    c = overlap.double()
+    r = c.diagonal(dim1=-2, dim2=-1)
+    return size.double()[:, None, None] - r[:, :, None] - r[:, None, :] + 2 * c
+
+
+def logdet(k: Tensor) -> Tensor:
+    """log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
+
+    Where a Cholesky factor proves that a matrix is far from singular its diagonal gives the answer; the others take
+    their eigenvalues.
+
+    Args:
+        k: [M, B, B], float64, positive semidefinite.
+
+    Returns:
+        [M].
+    """
+    size = k.shape[-1]
+    factor, failed = torch.linalg.cholesky_ex(k)
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(size, dtype=k.dtype, device=k.device), upper=False)
+    # 1 / lambda_min = ||K^-1||_2 <= ||L^-1||_F^2, and lambda_max <= trace
+    smallest = 1 / inverse.square().sum(dim=(-2, -1))
+    largest = k.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    certain = (failed == 0) & (smallest > _MARGIN * _SINGULAR * size * largest)
+    result = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    doubtful = (~certain).nonzero()[:, 0]
+    if len(doubtful):
+        values = torch.linalg.eigvalsh(k[doubtful])
+        regular = values[:, 0] > _SINGULAR * size * values[:, -1]
+        result[doubtful] = torch.where(regular, values.log().sum(dim=-1), torch.nan)
+    return result

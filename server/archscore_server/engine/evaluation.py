@@ -1,0 +1,118 @@
+"""Evaluates architectures: plans the passes that the asked proxies need, runs each once, applies the proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from archscore.spaces import Architecture
+from archscore_server.engine import passes
+from archscore_server.engine import proxies as registry
+from archscore_server.engine._numerics import ieee_float32
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.networks import build
+from archscore_server.engine.results import Evaluation, Outcome, Score
+from archscore_server.engine.static import evaluate_without_device, static_scores
+from archscore_server.engine.statistics import Array
+
+#: Networks in a stack by kind of device. On a CPU the cache decides; on a GPU a network is thousands of small launches.
+_STACK_SIZES = {"cpu": 1, "cuda": 32}
+
+
+def evaluate(
+    architectures: Sequence[Architecture],
+    proxies: Sequence[str],
+    config: EvaluationConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    stack_size: int | None = None,
+) -> list[Evaluation]:
+    """Scores architectures of one search space.
+
+    A score depends on its architecture, proxy and config alone, up to rounding: not on the other architectures, their
+    order or the size of the stacks.
+
+    Args:
+        architectures: parsed encodings, such as `archscore.spaces.nasbench201.Cell`.
+        proxies: names of proxies, see `archscore_server.engine.proxies.names`.
+        config: what else scores depend on; None takes the defaults.
+        device: where to compute.
+        stack_size: networks evaluated side by side; None takes what suits the device.
+
+    Returns:
+        An evaluation for each architecture, in order, with scores in the order of `proxies`.
+
+    Raises:
+        KeyError: a proxy is not known.
+        ValueError: no such network exists under this config.
+    """
+    found: dict[int, Evaluation] = {}
+    for stack in evaluate_stacks(architectures, proxies, config, device=device, stack_size=stack_size):
+        found.update(stack)
+    return [found[index] for index in range(len(architectures))]
+
+
+def evaluate_stacks(
+    architectures: Sequence[Architecture],
+    proxies: Sequence[str],
+    config: EvaluationConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    stack_size: int | None = None,
+) -> Iterator[list[tuple[int, Evaluation]]]:
+    """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes; what needs no device comes first."""
+    config = config or EvaluationConfig()
+    device = torch.device(device)
+    waiting: list[int] = []
+    answered: list[tuple[int, Evaluation]] = []
+    for index, architecture in enumerate(architectures):
+        evaluation = evaluate_without_device(architecture, proxies, config)
+        if evaluation:
+            answered.append((index, evaluation))
+        else:
+            waiting.append(index)
+    if answered:
+        yield answered
+    size = stack_size or _STACK_SIZES[device.type]
+    for start in range(0, len(waiting), size):
+        indices = waiting[start : start + size]
+        members = [architectures[index] for index in indices]
+        yield list(zip(indices, _evaluate_stack(members, proxies, config, device), strict=True))
+
+
+def _evaluate_stack(
+    architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig, device: torch.device
+) -> list[Evaluation]:
+    """Evaluates connected architectures side by side, seed by seed."""
+    wanted = [registry.get(name) for name in proxies]
+    needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
+    values: dict[str, list[Array]] = {proxy.name: [] for proxy in wanted if not proxy.static}
+    for seed in config.seeds:
+        seeds = [seed] * len(architectures)
+        with ieee_float32(device):
+            statistics = passes.run(build(architectures, seeds, config, device), seeds, needs, config)
+        for proxy in wanted:
+            if not proxy.static:
+                with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
+                    values[proxy.name].append(proxy.compute(*(statistics[need] for need in proxy.needs)))
+    by_seed = {name: np.stack(rows, axis=1) for name, rows in values.items()}  # [A, repeats]
+    evaluations = []
+    for a, architecture in enumerate(architectures):
+        scores = static_scores(architecture, proxies, config)
+        scores |= {name: _score(rows[a]) for name, rows in by_seed.items()}
+        evaluations.append(Evaluation({name: scores[name] for name in proxies}))
+    return evaluations
+
+
+def _score(values: Array) -> Score:
+    """Mean and standard error over repeats, [repeats]."""
+    if not np.isfinite(values).all():
+        return Score(Outcome.NON_FINITE)
+    with np.errstate(all="ignore"):
+        mean = float(values.mean())
+        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+    if not np.isfinite(mean):
+        return Score(Outcome.NON_FINITE)
+    return Score(Outcome.OK, mean, error)

@@ -1,0 +1,61 @@
+"""Initial weights, drawn with numpy alone (proxies.md, Weights).
+
+Layer k of a network takes a prefix of the stream (seed, k), whatever its shape. Streams are kept, so with one seed the
+weights of the second architecture cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archscore.spaces import Layer
+from archscore_server.engine.config import Init
+from archscore_server.engine.data import rng
+
+#: Bytes of streams that are kept; a default NAS-Bench-201 network and its neighbours need about 30 MB a seed.
+CACHE_BYTES = 256 * 2**20
+
+
+class WeightStreams:
+    """The streams that weights are drawn from, kept up to a number of bytes; the least recently used go first."""
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        """Starts with nothing drawn."""
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._streams: OrderedDict[tuple[bool, int, int], NDArray[np.float64]] = OrderedDict()
+
+    def weight(self, layer: Layer, k: int, seed: int, init: Init) -> NDArray[np.float32]:
+        """The initial weight of layer number `k`, in the layer's weight shape."""
+        size = layer.weights
+        fan_in, fan_out = size // layer.out_channels, layer.out_channels * layer.kernel**2
+        if init is Init.PYTORCH:
+            drawn = (2 * self._prefix(True, seed, k, size) - 1) / math.sqrt(fan_in)
+        elif init is Init.NORMAL:
+            drawn = self._prefix(False, seed, k, size)
+        else:
+            fans = fan_in if init is Init.KAIMING_NORMAL else fan_in + fan_out
+            drawn = self._prefix(False, seed, k, size) * math.sqrt(2 / fans)
+        return drawn.astype(np.float32).reshape(layer.weight_shape)
+
+    def _prefix(self, uniform: bool, seed: int, k: int, size: int) -> NDArray[np.float64]:
+        key = (uniform, seed, k)
+        stream = self._streams.pop(key, None)
+        if stream is None or stream.size < size:
+            # A longer draw from the start has the shorter one as its prefix.
+            generator = rng(seed, k)
+            drawn = generator.random(size) if uniform else generator.standard_normal(size)
+            self._bytes += drawn.nbytes - (0 if stream is None else stream.nbytes)
+            stream = drawn
+        self._streams[key] = stream
+        while self._bytes > self._max_bytes and len(self._streams) > 1:
+            self._bytes -= self._streams.popitem(last=False)[1].nbytes
+        return stream[:size]
+
+
+#: The streams of this process.
+STREAMS = WeightStreams()

@@ -1,0 +1,34 @@
+"""Architectures become stacks of networks: one file a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from archscore.spaces import Architecture
+from archscore.spaces.nasbench201 import Cell
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
+from archscore_server.engine.networks.nasbench201 import NasBench201Stack
+
+__all__ = ["LayerCall", "Mode", "Observer", "Stack", "Weights", "build"]
+
+_STACKS: dict[type, Callable[[Sequence[Any], Sequence[int], EvaluationConfig, torch.device], Stack]] = {
+    Cell: NasBench201Stack,
+}
+
+
+def build(
+    architectures: Sequence[Architecture], seeds: Sequence[int], config: EvaluationConfig, device: torch.device
+) -> Stack:
+    """A stack of connected architectures of one search space.
+
+    Args:
+        architectures: the architecture of each network.
+        seeds: the seed of each network's weights.
+        config: what shapes the networks.
+        device: where the stack runs.
+    """
+    return _STACKS[type(architectures[0])](architectures, seeds, config, device)

@@ -1,0 +1,166 @@
+"""A stack: networks with one skeleton, evaluated side by side.
+
+A `Stack` knows which layers its networks have and keeps the weights of all layers of one shape in one tensor, so that
+what is computed per layer (saliencies, norms) is a few calls per shape, whatever the number of layers and networks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from archscore.spaces import Layer
+from archscore_server.engine.config import Init
+from archscore_server.engine.init import STREAMS
+from archscore_server.engine.statistics import Array
+
+Shape = tuple[int, ...]
+
+
+class Mode(Enum):
+    """How a stack is run."""
+
+    TRAIN = auto()  # BatchNorm by the statistics of the minibatch
+    EVAL = auto()  # BatchNorm by its initial running statistics, mean 0 and variance 1
+    LINEAR = auto()  # BatchNorm replaced by the identity
+
+
+class Observer:
+    """Sees a stack's tensors while they are alive; the default looks away."""
+
+    def layer(self, call: LayerCall, output: Tensor) -> None:
+        """A weight layer's output before BatchNorm, up to a positive factor.
+
+        Args:
+            call: the layers that ran.
+            output: [N, U*C, H, W], U = len(call.slots).
+        """
+
+    def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
+        """A ReLU's output.
+
+        Args:
+            networks: the m networks of the stack that it belongs to.
+            multiplicity: how many ReLUs of each network read this same input.
+            output: [N, m*C, H, W].
+        """
+
+    def silent_relu(self, network: int, size: int) -> None:
+        """A ReLU that nothing but zeros ever reaches, and that is not run.
+
+        Args:
+            network: number in the stack.
+            size: entries of its input per sample.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """Layers of one shape that run as one call.
+
+    Attributes:
+        shape: weight shape of each layer.
+        position: place of the call among those of its shape.
+        slots: network * L + slot, for each layer.
+    """
+
+    shape: Shape
+    position: int
+    slots: tuple[int, ...]
+
+
+class Stack(ABC):
+    """A networks with one skeleton.
+
+    A subclass lays out its calls with `_call`, in any order, and then calls `_draw`.
+
+    Attributes:
+        networks: A.
+        slots: L, layer slots of the skeleton in canonical order.
+        present: [A, L], which slots hold a layer.
+        layers: for each network its layers in canonical order.
+        device: where it runs.
+    """
+
+    def __init__(self, layers: Sequence[Sequence[Layer]], present: NDArray[np.bool_], device: torch.device) -> None:
+        """Notes which layers there are."""
+        self.layers = layers
+        self.present = present
+        self.networks, self.slots = present.shape
+        self.device = device
+        self._calls: dict[Shape, list[LayerCall]] = {}
+        self._drawn: dict[Shape, Tensor] = {}
+
+    @abstractmethod
+    def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
+        """Runs the stack.
+
+        Args:
+            images: [N, 3, R, R] shared by all networks, or [N, A*3, R, R].
+            weights: from `weights`.
+            mode: how BatchNorm behaves.
+            observer: sees layer outputs and ReLUs.
+
+        Returns:
+            Logits, [A, N, classes].
+        """
+
+    def weights(self, dtype: torch.dtype, *, absolute: bool = False) -> Weights:
+        """The initial weights in a precision, or their absolute values; fresh leaves that require gradients."""
+        leaves = {
+            shape: (drawn.to(dtype).abs() if absolute else drawn.to(dtype, copy=True)).requires_grad_()
+            for shape, drawn in self._drawn.items()
+        }
+        return Weights(leaves, self._calls)
+
+    def spread(self, per_shape: dict[Shape, Tensor]) -> Array:
+        """Numbers per layer, [U] for each shape in the order of its weights, as [A, L] on the host; 0 where no layer is."""
+        result = np.zeros(self.networks * self.slots)
+        for shape, values in per_shape.items():
+            slots = [slot for call in self._calls[shape] for slot in call.slots]
+            result[slots] = values.double().cpu().numpy()
+        return result.reshape(self.networks, self.slots)
+
+    def _call(self, shape: Shape, slots: Sequence[tuple[int, int]]) -> LayerCall:
+        """Registers a call of the layers in (network, slot), all of one weight shape."""
+        calls = self._calls.setdefault(shape, [])
+        call = LayerCall(shape, len(calls), tuple(network * self.slots + slot for network, slot in slots))
+        calls.append(call)
+        return call
+
+    def _draw(self, seeds: Sequence[int], init: Init) -> None:
+        """Draws the weights of all calls; network a with seeds[a]."""
+        numbers = self.present.cumsum(axis=1) - 1
+        for shape, calls in self._calls.items():
+            drawn = []
+            for flat in (flat for call in calls for flat in call.slots):
+                network, slot = divmod(flat, self.slots)
+                k = int(numbers[network, slot])
+                drawn.append(STREAMS.weight(self.layers[network][k], k, seeds[network], init))
+            self._drawn[shape] = torch.from_numpy(np.stack(drawn)).to(self.device)
+
+
+class Weights:
+    """Weights of a stack: one leaf [U, *shape] a shape, dealt to the calls once.
+
+    Attributes:
+        leaves: the leaves, by shape.
+    """
+
+    def __init__(self, leaves: dict[Shape, Tensor], calls: dict[Shape, list[LayerCall]]) -> None:
+        """Splits each leaf by its calls: one split, so that its gradient is one concatenation."""
+        self.leaves = leaves
+        self._dealt = {
+            shape: leaf.split([len(call.slots) for call in calls[shape]]) for shape, leaf in leaves.items()
+        }
+
+    def of(self, call: LayerCall) -> Tensor:
+        """The weights of a call, [U, *shape]."""
+        return self._dealt[call.shape][call.position]

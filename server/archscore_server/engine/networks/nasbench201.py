@@ -1,0 +1,312 @@
+"""NAS-Bench-201 networks as stacks (Dong and Yang, ICLR 2020).
+
+All cells of a network are alike, so the wiring of a stack is laid out once: for each node which networks read it and
+how. All edges that leave a node with one operation are one call, except that convolutions are one call for each number
+of such edges that a network has there: one convolution with `groups` networks, from C to that number times C channels.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archscore.spaces.nasbench201 import EDGES, Cell
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.networks._features import Units, collect, deal
+from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
+
+_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+_NODES = 4
+_STAGES = 3
+_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Where the units that an operation puts out go: for each target node which of them, and whose they are."""
+
+    nodes: tuple[int, ...]
+    units: tuple[Units, ...]
+    owners: tuple[Units, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Convolutions:
+    """The convolutions of one kernel that leave a node, for the networks that have `edges` of them there.
+
+    Attributes:
+        kernel: 1 or 3.
+        readers: the networks, numbered among those that have a ReLU at this node.
+        units: (network, edge) of each convolution, network by network.
+        outputs: where they go.
+    """
+
+    kernel: int
+    readers: Units
+    units: tuple[tuple[int, int], ...]
+    outputs: _Outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Who reads a node.
+
+    Attributes:
+        relu: the networks with convolutions here, or None.
+        relu_edges: how many each of them has.
+        convolutions: their calls.
+        pool: the networks with average pools here, or None.
+        pool_outputs: where the pooled maps go.
+        skips: target nodes of skip connections, and the networks that have them.
+    """
+
+    relu: Units | None
+    relu_edges: tuple[int, ...]
+    convolutions: tuple[_Convolutions, ...]
+    pool: Units | None
+    pool_outputs: _Outputs | None
+    skips: tuple[tuple[int, Units], ...]
+
+
+class NasBench201Stack(Stack):
+    """Networks of NAS-Bench-201 cells, side by side."""
+
+    def __init__(self, cells: Sequence[Cell], seeds: Sequence[int], config: EvaluationConfig, device: torch.device):
+        """Lays out the calls and draws the weights.
+
+        Args:
+            cells: the cell of each network; all connected.
+            seeds: the seed of each network's weights.
+            config: channels, depth, resolution, classes and init.
+            device: where it runs.
+        """
+        network = config.network
+        size = {"resolution": config.resolution, "num_classes": config.num_classes}
+        depth = network.cells_per_stage
+        super().__init__(
+            [cell.describe(network, **size).layers for cell in cells],
+            np.array([list(_present(cell, depth)) for cell in cells]),
+            device,
+        )
+        self._architectures = cells
+        self._nodes = tuple(_node(cells, node, device) for node in range(_NODES - 1))
+        self._silent = [(a, e) for a, cell in enumerate(cells) for e in _silent_edges(cell)]
+        self._own_images = len(set(seeds)) > 1
+
+        everyone = range(len(cells))
+        channels, stage_slots = network.channels, 6 * depth + 3
+        self._stem = self._call((channels, 3, 3, 3), [(a, 0) for a in everyone])
+        self._cells: list[list[list[LayerCall]]] = []
+        self._reductions: list[tuple[LayerCall, LayerCall, LayerCall]] = []
+        for stage in range(_STAGES):
+            first = 1 + stage * stage_slots
+            self._cells.append([self._cell_calls(channels, first + 6 * cell) for cell in range(depth)])
+            if stage < _STAGES - 1:
+                shapes = (2 * channels, channels, 3, 3), (2 * channels, 2 * channels, 3, 3), (2 * channels, channels, 1, 1)
+                main, second, shortcut = (
+                    self._call(shape, [(a, first + 6 * depth + i) for a in everyone]) for i, shape in enumerate(shapes)
+                )
+                self._reductions.append((main, second, shortcut))
+                channels *= 2
+        self._classifier = self._call((config.num_classes, channels), [(a, self.slots - 1) for a in everyone])
+        self._draw(seeds, config.init)
+
+    def _cell_calls(self, channels: int, first_slot: int) -> list[LayerCall]:
+        for a, e in self._silent:
+            kernel = _KERNELS[self._architectures[a].operations[e]]
+            self._call((channels, channels, kernel, kernel), [(a, first_slot + e)])
+        return [
+            self._call((channels, channels, group.kernel, group.kernel), [(a, first_slot + e) for a, e in group.units])
+            for node in self._nodes
+            for group in node.convolutions
+        ]
+
+    def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
+        """Runs the stack; see Stack."""
+        run = _Run(self.networks, weights, mode, observer)
+        x = run.conv_norm(images, self._stem, groups=self.networks if self._own_images else 1)
+        for stage, cells in enumerate(self._cells):
+            if stage:
+                x = run.reduction(x, self._reductions[stage - 1])
+            for calls in cells:
+                x = run.cell(x, self._nodes, calls)
+                for network, _ in self._silent:
+                    observer.silent_relu(network, x[0].numel() // self.networks)
+        x = run.relu(run.norm(x))
+        features = x.mean(dim=(2, 3)).unflatten(1, (self.networks, -1)).transpose(0, 1)  # [A, N, 4C]
+        logits = (features @ weights.of(self._classifier).transpose(1, 2)).transpose(0, 1).flatten(1)
+        logits = logits[:, :, None, None]  # [N, A*classes, 1, 1]
+        observer.layer(self._classifier, logits)
+        return logits.flatten(1).unflatten(1, (self.networks, -1)).transpose(0, 1)
+
+
+class _Run:
+    """One run of a stack."""
+
+    def __init__(self, networks: int, weights: Weights, mode: Mode, observer: Observer) -> None:
+        self._networks = networks
+        self._weights = weights
+        self._mode = mode
+        self._observer = observer
+
+    def cell(self, x: Tensor, nodes: Sequence[_Node], calls: Sequence[LayerCall]) -> Tensor:
+        """[N, A*C, H, W] -> [N, A*C, H, W]."""
+        parts: list[list[Tensor]] = [[] for _ in range(_NODES)]
+        owners: list[list[Units]] = [[] for _ in range(_NODES)]
+        remaining = iter(calls)
+        for number, node in enumerate(nodes):
+            if number and not parts[number]:
+                continue
+            if number:
+                x = collect(parts[number], owners[number])
+            for target, part, own in self._node(x, node, remaining):
+                parts[target].append(part)
+                owners[target].append(own)
+        return collect(parts[-1], owners[-1])
+
+    def _node(self, x: Tensor, node: _Node, calls: Iterator[LayerCall]) -> Iterator[tuple[int, Tensor, Units]]:
+        """What the edges that leave a node add to their targets."""
+        readers = [units for units in (node.relu, node.pool) if units]
+        dealt = iter(deal(x, [*readers, *(own for _, own in node.skips)]))
+        if node.relu:
+            rectified = torch.relu(next(dealt))
+            self._observer.relu(node.relu.numbers, node.relu_edges, rectified)
+            inputs = deal(rectified, [group.readers for group in node.convolutions])
+            for group, features in zip(node.convolutions, inputs, strict=True):
+                y = self.conv_norm(features, next(calls), groups=len(group.readers), padding=group.kernel // 2)
+                yield from _sent(y, group.outputs)
+        if node.pool_outputs:
+            pooled = F.avg_pool2d(next(dealt), 3, stride=1, padding=1, count_include_pad=False)
+            yield from _sent(pooled, node.pool_outputs)
+        for (target, own), part in zip(node.skips, dealt, strict=True):
+            yield target, part, own
+
+    def reduction(self, x: Tensor, calls: tuple[LayerCall, LayerCall, LayerCall]) -> Tensor:
+        """The residual block between stages, [N, A*C, H, W] -> [N, A*2C, H/2, W/2]."""
+        first, second, shortcut = calls
+        y = self.conv_norm(self.relu(x), first, groups=self._networks, stride=2)
+        y = self.conv_norm(self.relu(y), second, groups=self._networks)
+        return y + self.conv(F.avg_pool2d(x, 2), shortcut, groups=self._networks, padding=0)
+
+    def relu(self, x: Tensor) -> Tensor:
+        """A ReLU that every network has once."""
+        rectified = torch.relu(x)
+        self._observer.relu(range(self._networks), [1] * self._networks, rectified)
+        return rectified
+
+    def conv_norm(self, x: Tensor, call: LayerCall, *, groups: int, stride: int = 1, padding: int = 1) -> Tensor:
+        """Convolution and BatchNorm."""
+        if self._mode is Mode.EVAL:
+            # mean 0 and variance 1: BatchNorm is a factor, and a positive one, so codes do not mind it
+            return self.conv(x, call, groups=groups, stride=stride, padding=padding, factor=(1 + _EPS) ** -0.5)
+        return self.norm(self.conv(x, call, groups=groups, stride=stride, padding=padding))
+
+    def conv(
+        self, x: Tensor, call: LayerCall, *, groups: int, stride: int = 1, padding: int = 1, factor: float = 1.0
+    ) -> Tensor:
+        """Convolution of `groups` networks (or of shared images), its weights times a factor."""
+        weight = self._weights.of(call).flatten(0, 1)
+        if factor != 1:
+            weight = weight * factor
+        y = F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
+        self._observer.layer(call, y)
+        return y
+
+    def norm(self, x: Tensor) -> Tensor:
+        """BatchNorm at initialisation."""
+        if self._mode is Mode.TRAIN:
+            return F.batch_norm(x, None, None, training=True, eps=_EPS)
+        return x * (1 + _EPS) ** -0.5 if self._mode is Mode.EVAL else x
+
+
+def _sent(features: Tensor, outputs: _Outputs) -> Iterator[tuple[int, Tensor, Units]]:
+    yield from zip(outputs.nodes, deal(features, outputs.units), outputs.owners, strict=True)
+
+
+def _present(cell: Cell, depth: int) -> Iterator[bool]:
+    """Which slots hold a layer, in canonical order."""
+    yield True
+    for stage in range(_STAGES):
+        for _ in range(depth):
+            yield from (operation in _KERNELS for operation in cell.operations)
+        yield from (True,) * (3 if stage < _STAGES - 1 else 1)
+
+
+def _fed(cell: Cell) -> set[int]:
+    """The nodes that anything but zeros reaches."""
+    fed = {0}
+    for (source, target), operation in zip(EDGES, cell.operations, strict=True):
+        if operation != "none" and source in fed:
+            fed.add(target)
+    return fed
+
+
+def _silent_edges(cell: Cell) -> list[int]:
+    """The convolutions in a cell that are fed zeros: they are not run, but their ReLUs and weights count."""
+    fed = _fed(cell)
+    return [
+        e
+        for e, ((source, _), operation) in enumerate(zip(EDGES, cell.operations, strict=True))
+        if operation in _KERNELS and source not in fed
+    ]
+
+
+def _node(cells: Sequence[Cell], node: int, device: torch.device) -> _Node:
+    """Lays out who reads a node."""
+    edges: dict[str, dict[int, list[int]]] = defaultdict(dict)  # operation -> network -> edges
+    for a, cell in enumerate(cells):
+        if node in _fed(cell):
+            for e, ((source, _), operation) in enumerate(zip(EDGES, cell.operations, strict=True)):
+                if source == node:
+                    edges[operation].setdefault(a, []).append(e)
+    networks = len(cells)
+
+    def outputs(units: Sequence[tuple[int, int]], numbers: Sequence[int], total: int) -> _Outputs:
+        """Sorts (network, edge) units, which have these numbers among an operation's outputs, by target node."""
+        by_target: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for number, (a, e) in zip(numbers, units, strict=True):
+            by_target[EDGES[e][1]].append((number, a))
+        targets = sorted(by_target)
+        return _Outputs(
+            tuple(targets),
+            tuple(Units(total, [number for number, _ in by_target[target]], device) for target in targets),
+            tuple(Units(networks, [a for _, a in by_target[target]], device) for target in targets),
+        )
+
+    convolving = sorted({a for operation in _KERNELS for a in edges[operation]})
+    groups = []
+    for operation, kernel in _KERNELS.items():
+        by_count: dict[int, list[int]] = defaultdict(list)
+        for a, own in edges[operation].items():
+            by_count[len(own)].append(a)
+        for count in sorted(by_count):
+            members = by_count[count]
+            units = [(a, e) for a in members for e in edges[operation][a]]
+            groups.append(
+                _Convolutions(
+                    kernel,
+                    Units(len(convolving), [convolving.index(a) for a in members], device),
+                    tuple(units),
+                    outputs(units, range(len(units)), len(units)),
+                )
+            )
+    pooling = list(edges["avg_pool_3x3"])
+    pooled = [(a, e) for a in pooling for e in edges["avg_pool_3x3"][a]]
+    skipping: dict[int, list[int]] = defaultdict(list)
+    for a, own in edges["skip_connect"].items():
+        for e in own:
+            skipping[EDGES[e][1]].append(a)
+    return _Node(
+        relu=Units(networks, convolving, device) if convolving else None,
+        relu_edges=tuple(sum(len(edges[operation].get(a, ())) for operation in _KERNELS) for a in convolving),
+        convolutions=tuple(groups),
+        pool=Units(networks, pooling, device) if pooling else None,
+        pool_outputs=outputs(pooled, [pooling.index(a) for a, _ in pooled], len(pooling)) if pooling else None,
+        skips=tuple((target, Units(networks, skipping[target], device)) for target in sorted(skipping)),
+    )

@@ -1,0 +1,200 @@
+"""The few ways in which a stack is run, and what is collected meanwhile.
+
+Activations and gradients stay on the device: a pass reduces them to small statistics per layer and network, and returns
+those (`archscore_server.engine.statistics` lists them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archscore_server.engine.codes import gram, logdet, overlaps
+from archscore_server.engine.config import EvaluationConfig, Precision
+from archscore_server.engine.data import Minibatch, minibatch
+from archscore_server.engine.networks import LayerCall, Mode, Observer, Stack, Weights
+from archscore_server.engine.networks._stack import Shape
+from archscore_server.engine.statistics import STATISTICS, Array, Pass, Saliency
+
+Statistics = dict[str, Array | Saliency]
+
+_DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT64: torch.float64}
+
+
+def run(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+    """Runs the passes that yield the statistics needed, each once.
+
+    Args:
+        stack: the networks.
+        seeds: the seed of each network's minibatches.
+        needs: names of statistics.
+        config: dataset, batch size and precision.
+
+    Returns:
+        The statistics needed.
+    """
+    results: Statistics = {}
+    for name in dict.fromkeys(STATISTICS[need] for need in needs):
+        wanted = {need for need in needs if STATISTICS[need] is name}
+        results |= _PASSES[name](stack, seeds, wanted, config)
+    return results
+
+
+class _Observed(Observer):
+    """Keeps what codes, and Fisher information, are computed from."""
+
+    def __init__(self, stack: Stack, *, layers: bool = False, relus: bool = False, outputs: bool = False) -> None:
+        self._stack = stack
+        self._layers, self._relus, self._outputs = layers, relus, outputs
+        self._overlaps: list[tuple[LayerCall, int, Tensor]] = []
+        self._relu_sum: Tensor | None = None
+        self._silent = np.zeros(stack.networks)
+        self.outputs: list[tuple[LayerCall, Tensor]] = []
+
+    def layer(self, call: LayerCall, output: Tensor) -> None:
+        if self._outputs:
+            self.outputs.append((call, output))
+        size = output[0].numel() // len(call.slots)
+        # The rank of K is at most n + 1: below B it is singular, whatever the codes.
+        if self._layers and size + 1 >= len(output):
+            self._overlaps.append((call, size, overlaps(output.detach(), len(call.slots))))
+
+    def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
+        if not self._relus:
+            return
+        overlap = overlaps(output.detach(), len(networks))
+        k = gram(overlap, torch.full((len(networks),), output[0].numel() // len(networks), device=output.device))
+        if self._relu_sum is None:
+            self._relu_sum = torch.zeros(self._stack.networks, *k.shape[1:], dtype=k.dtype, device=k.device)
+        index = torch.tensor(list(networks), device=k.device)
+        factor = torch.tensor(list(multiplicity), dtype=k.dtype, device=k.device)
+        self._relu_sum.index_add_(0, index, k * factor[:, None, None])
+
+    def silent_relu(self, network: int, size: int) -> None:
+        # every sample has the code 0...0, so K_ij = n
+        self._silent[network] += size
+
+    def logdet_layers(self) -> Array:
+        """logdet K_l, [A, L]; 0 where singular or never run."""
+        result = np.zeros(self._stack.networks * self._stack.slots)
+        if self._overlaps:
+            slots = [slot for call, _, _ in self._overlaps for slot in call.slots]
+            overlap = torch.cat([overlap for _, _, overlap in self._overlaps])
+            sizes = [size for call, size, _ in self._overlaps for _ in call.slots]
+            values = logdet(gram(overlap, torch.tensor(sizes, device=overlap.device)))
+            result[slots] = values.nan_to_num(nan=0.0).cpu().numpy()
+        return result.reshape(self._stack.networks, self._stack.slots)
+
+    def logdet_relus(self) -> Array:
+        """log det of the sum of K over all ReLUs, [A]; NaN where singular."""
+        assert self._relu_sum is not None
+        silent = torch.from_numpy(self._silent).to(self._relu_sum.device)
+        return np.asarray(logdet(self._relu_sum + silent[:, None, None]).cpu().numpy())
+
+
+def _weights(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+    del seeds, needs
+    weights = stack.weights(_DTYPES[config.precision])
+    return {"weight_norm": stack.spread({shape: _norm(w.detach()) for shape, w in weights.leaves.items()})}
+
+
+def _train(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+    images, labels = _inputs(stack, seeds, config)
+    weights = stack.weights(_DTYPES[config.precision])
+    observed = _Observed(
+        stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs
+    )
+    results: Statistics = {}
+    backward = needs & {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
+    with torch.set_grad_enabled(bool(backward)):
+        logits = stack.forward(images, weights, Mode.TRAIN, observed)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / len(images)
+    if backward:
+        outputs = [output for _, output in observed.outputs]
+        gradients = torch.autograd.grad(loss, [*weights.leaves.values(), *outputs], materialize_grads=True)
+        w = {shape: leaf.detach() for shape, leaf in weights.leaves.items()}
+        g = dict(zip(w, gradients, strict=False))
+        if "fisher" in needs:
+            results["fisher"] = _fisher(stack, observed.outputs, gradients[len(w) :])
+        if "snip" in needs:
+            results["snip"] = _saliency(stack, {shape: (w[shape] * g[shape]).abs_() for shape in w})
+        if "signed_snip" in needs:
+            results["signed_snip"] = stack.spread({s: (w[s] * g[s]).double().flatten(1).sum(dim=1) for s in w})
+        if "grad" in needs:
+            results["grad"] = _saliency(stack, {shape: g[shape].abs() for shape in w})
+        if "grad_norm" in needs:
+            results["grad_norm"] = stack.spread({shape: _norm(g[shape]) for shape in w})
+    if "logdet_train" in needs:
+        results["logdet_train"] = observed.logdet_layers()
+    if "logdet_relu" in needs:
+        results["logdet_relu"] = observed.logdet_relus()
+    return results
+
+
+@torch.inference_mode()
+def _eval(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+    del needs
+    images, _ = _inputs(stack, seeds, config)
+    observed = _Observed(stack, layers=True)
+    stack.forward(images, stack.weights(_DTYPES[config.precision]), Mode.EVAL, observed)
+    return {"logdet_eval": observed.logdet_layers()}
+
+
+def _synflow(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+    del needs
+    weights = stack.weights(torch.float64, absolute=True)
+    channels = 3 * stack.networks if len(set(seeds)) > 1 else 3
+    image = torch.ones(1, channels, config.resolution, config.resolution, dtype=torch.float64, device=stack.device)
+    objective = stack.forward(image, weights, Mode.LINEAR, Observer()).sum()
+    gradients = torch.autograd.grad(objective, list(weights.leaves.values()), materialize_grads=True)
+    saliency = {
+        shape: (leaf.detach() * g).abs_() for (shape, leaf), g in zip(weights.leaves.items(), gradients, strict=True)
+    }
+    return {"synflow": _saliency(stack, saliency)}
+
+
+_PASSES = {Pass.WEIGHTS: _weights, Pass.TRAIN: _train, Pass.EVAL: _eval, Pass.SYNFLOW: _synflow}
+
+
+def _inputs(stack: Stack, seeds: Sequence[int], config: EvaluationConfig) -> tuple[Tensor, Tensor]:
+    """Minibatch 0: images [N, 3, R, R] where all networks share them, else [N, A*3, R, R]; labels [A, N]."""
+    batches = [minibatch(config, seed) for seed in dict.fromkeys(seeds)]
+    if len(batches) > 1:
+        batches = [minibatch(config, seed) for seed in seeds]
+    images = np.concatenate([batch.images for batch in batches], axis=1)
+    labels = np.stack([batch.labels for batch in batches])
+    on_device = torch.from_numpy(images).to(stack.device, _DTYPES[config.precision])
+    return (
+        on_device.contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(labels).to(stack.device).expand(stack.networks, -1),
+    )
+
+
+def _norm(values: Tensor) -> Tensor:
+    """2-norm per layer, [U, ...] -> [U]."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+
+
+def _saliency(stack: Stack, per_weight: Mapping[Shape, Tensor]) -> Saliency:
+    """Sum and population standard deviation per layer of a saliency per weight, [U, *shape] for each shape."""
+    totals, deviations = {}, {}
+    for shape, values in per_weight.items():
+        flat = values.double().flatten(1)
+        totals[shape] = flat.sum(dim=1)
+        mean = totals[shape] / flat.shape[1]
+        deviations[shape] = torch.linalg.vector_norm(flat - mean[:, None], dim=1) / flat.shape[1] ** 0.5
+    return Saliency(stack.spread(totals), stack.spread(deviations))
+
+
+def _fisher(stack: Stack, outputs: Sequence[tuple[LayerCall, Tensor]], gradients: Sequence[Tensor]) -> Array:
+    """(weights per output channel) * sum of D_c, [A, L]; D_c = 1/2 mean over samples of (sum over positions of a da)^2."""
+    result = np.zeros(stack.networks * stack.slots)
+    for (call, a), gradient in zip(outputs, gradients, strict=True):
+        per_sample = (a.detach() * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, U*C]
+        information = per_sample.square().mean(dim=0).unflatten(0, (len(call.slots), -1)).sum(dim=1) / 2
+        result[list(call.slots)] = (information * int(np.prod(call.shape[1:]))).cpu().numpy()
+    return result.reshape(stack.networks, stack.slots)

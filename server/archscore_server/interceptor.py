@@ -1,0 +1,125 @@
+"""What happens around every RPC, of any service: decoding, errors, counting, a request id for the log.
+
+gRPC answers bytes that it cannot decode with INTERNAL and an exception with UNKNOWN and its text. Here handlers get their
+requests undecoded from gRPC, so that the first is INVALID_ARGUMENT, and the second is INTERNAL without the text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from archscore_server import deadlines, errors
+from archscore_server.errors import RequestError
+from archscore_server.logs import REQUEST_ID
+from archscore_server.metrics import Metrics
+
+_LOGGER = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Decoder = Callable[[bytes], Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Stands between gRPC and all servicers."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Takes what RPCs are counted in."""
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Replaces the handler of an RPC by one that does what this module promises around it."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            self._metrics.rpc_ended(None, grpc.StatusCode.UNIMPLEMENTED, 0.0)
+            return None
+        method = handler_call_details.method.lstrip("/")
+        behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        decode = _decode_stream if handler.request_streaming else _decode
+
+        async def unary(received: Any, context: Context) -> Any:
+            async with self._call(method, context):
+                return await behaviour(decode(received, handler.request_deserializer), context)
+
+        async def stream(received: Any, context: Context) -> None:
+            async with self._call(method, context):
+                request = decode(received, handler.request_deserializer)
+                if inspect.iscoroutinefunction(behaviour):
+                    await behaviour(request, context)
+                    return
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        await context.write(response)
+
+        make = _HANDLERS[handler.request_streaming, handler.response_streaming]
+        serializer = handler.response_serializer
+        return make(stream if handler.response_streaming else unary, response_serializer=serializer)
+
+    @asynccontextmanager
+    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+        """Surrounds the run of a handler: however it ends, the client gets a proper status and the RPC is counted."""
+        request_id = secrets.token_hex(8)
+        REQUEST_ID.set(request_id)
+        started = time.monotonic()
+
+        def ended(code: grpc.StatusCode) -> None:
+            seconds = time.monotonic() - started
+            self._metrics.rpc_ended(method, code, seconds)
+            _LOGGER.debug("%s %s in %.3f s", method, code.name, seconds)
+
+        try:
+            yield
+        except RequestError as error:
+            failure, trailers = error.status, error.trailers
+        except grpc.aio.BaseError:
+            # gRPC's own: the handler aborted, or the peer is gone. gRPC knows how to end it.
+            ended(context.code() or grpc.StatusCode.CANCELLED)
+            raise
+        except asyncio.CancelledError:
+            due = deadlines.is_due(context.time_remaining())
+            ended(grpc.StatusCode.DEADLINE_EXCEEDED if due else grpc.StatusCode.CANCELLED)
+            raise
+        except Exception:
+            _LOGGER.exception("%s failed", method)
+            failure, trailers = errors.internal(request_id), ()
+        else:
+            ended(grpc.StatusCode.OK)
+            return
+        # Counted before the client hears of it: whoever sees the answer sees the count.
+        answer = rpc_status.to_status(failure)
+        ended(answer.code)
+        await context.abort(answer.code, answer.details, (*answer.trailing_metadata, *trailers))
+
+
+_HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _decode(received: bytes, decoder: Decoder) -> Any:
+    try:
+        return decoder(received)
+    except DecodeError as error:
+        raise RequestError(errors.undecodable()) from error
+
+
+async def _decode_stream(received: AsyncIterator[bytes], decoder: Decoder) -> AsyncIterator[Any]:
+    async for message in received:
+        yield _decode(message, decoder)

@@ -1,0 +1,140 @@
+"""What Prometheus sees. The front end owns the registry; workers send it numbers.
+
+Label values come from closed sets (spaces, outcomes, methods that exist, status codes), so that no client can make the
+number of time series grow.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import StrEnum
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from archscore_server.scheduler import BatchReason, RetryReason
+
+_RPC_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class ArchitectureOutcome(StrEnum):
+    """What became of one architecture of a request that was otherwise right."""
+
+    OK = "ok"
+    DEGENERATE = "degenerate"  # its logits do not depend on the input
+    NON_FINITE = "non_finite"  # a proxy came out NaN or infinite
+    INVALID = "invalid"  # its encoding is malformed
+    FAILED = "failed"  # its evaluation failed
+    EXPIRED = "expired"  # the deadline passed first
+    CANCELLED = "cancelled"  # the client left first
+    REFUSED = "refused"  # the queue was full, or the server stopped
+
+
+class Metrics:
+    """The metrics of a server; also hears what its scheduler does."""
+
+    def __init__(self) -> None:
+        """All at zero, in a registry of their own."""
+        self.registry = CollectorRegistry()
+        self._architectures = Counter(
+            "archscore_architectures", "Architectures answered", ["space", "outcome"], registry=self.registry
+        )
+        self._rpcs = Counter("archscore_rpcs", "RPCs ended", ["method", "code"], registry=self.registry)
+        self._rpc_seconds = Histogram(
+            "archscore_rpc_seconds", "Duration of RPCs", ["method"], buckets=_RPC_SECONDS, registry=self.registry
+        )
+        self._queued = Gauge(
+            "archscore_queued_architectures", "Architectures that wait for a worker", registry=self.registry
+        )
+        self._batch_size = Histogram(
+            "archscore_batch_size",
+            "Architectures in a batch, by why it started",
+            ["reason"],
+            buckets=_BATCH_SIZES,
+            registry=self.registry,
+        )
+        self._compute_seconds = Counter(
+            "archscore_compute_seconds", "Seconds that workers computed", registry=self.registry
+        )
+        self._merged = Counter(
+            "archscore_merged", "Architectures that joined an equal evaluation in flight", registry=self.registry
+        )
+        self._retried = Counter(
+            "archscore_retried", "Architectures that were run again, by why", ["reason"], registry=self.registry
+        )
+        self._dropped = Counter(
+            "archscore_dropped",
+            "Architectures dropped from the queue because nobody waited for them any longer",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._workers_ready = Gauge("archscore_workers_ready", "Workers that can take a batch", registry=self.registry)
+
+    def architectures_ended(self, space: str, outcome: ArchitectureOutcome, count: int = 1) -> None:
+        """So many architectures of a search space got this outcome."""
+        self._architectures.labels(space, outcome.value).inc(count)
+
+    def rpc_ended(self, method: str | None, code: grpc.StatusCode, seconds: float) -> None:
+        """An RPC ended; the method is None where there is no such method."""
+        label = method or "other"
+        self._rpcs.labels(label, code.name).inc()
+        self._rpc_seconds.labels(label).observe(seconds)
+
+    def workers_changed(self, ready: int) -> None:
+        """So many workers are ready now."""
+        self._workers_ready.set(ready)
+
+    def queue_depth_changed(self, queued: int) -> None:
+        """So many architectures wait now."""
+        self._queued.set(queued)
+
+    def batch_started(self, size: int, reason: BatchReason) -> None:
+        """A batch went to the pool."""
+        self._batch_size.labels(reason).observe(size)
+
+    def batch_ended(self, size: int, seconds: float, compute_seconds: float | None) -> None:  # noqa: ARG002
+        """A batch has ended."""
+        self._compute_seconds.inc(compute_seconds or 0.0)
+
+    def merged(self, count: int) -> None:
+        """So many items of a submission joined evaluations in flight."""
+        self._merged.inc(count)
+
+    def retried(self, count: int, reason: RetryReason) -> None:
+        """So many architectures will be run again."""
+        self._retried.labels(reason).inc(count)
+
+    def expired(self, count: int) -> None:
+        """So many architectures were dropped: every waiter's deadline had passed."""
+        self._dropped.labels("expired").inc(count)
+
+    def cancelled(self, count: int) -> None:
+        """So many architectures were dropped: every waiter had left."""
+        self._dropped.labels("cancelled").inc(count)
+
+
+class MetricsPage:
+    """The page that Prometheus reads, served by a thread."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+        """Opens the page.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        self._server: WSGIServer
+        self._thread: threading.Thread
+        self._server, self._thread = start_http_server(port, host, metrics.registry)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Closes the page; may take half a second."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,223 @@
+"""Requests as the rest of the server sees them: checked, resolved, and free of protobuf.
+
+A fault of the request raises RequestError with every fault found; a fault of one architecture is a status of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from google.rpc import status_pb2
+
+from archscore.spaces import SPACES, Architecture, EncodingError, SearchSpace
+from archscore.v1 import scoring_pb2
+from archscore_server import datasets, enums, errors
+from archscore_server.config import Limits
+from archscore_server.engine import ConfigError, EvaluationConfig
+from archscore_server.engine import proxies as registry
+from archscore_server.enums import EnumField
+from archscore_server.errors import Violations, quote
+from archscore_server.scheduler import Priority
+
+#: Per search space, the counts in its message of EvaluationConfig and the limit on each. A search space has a message
+#: of its own name there, with the fields of its NetworkConfig; another one enters here.
+_NETWORK_COUNTS: Mapping[str, Mapping[str, str]] = {
+    "nasbench201": {"channels": "max_channels", "cells_per_stage": "max_cells_per_stage"},
+}
+
+#: The counts that every config has: least value, and the limit.
+_COUNTS: Mapping[str, tuple[int, str]] = {
+    "batch_size": (2, "max_batch_size"),
+    "resolution": (1, "max_resolution"),
+    "num_classes": (2, "max_num_classes"),
+    "repeats": (1, "max_repeats"),
+}
+
+_NUM_SEEDS = 2**32
+
+E = TypeVar("E", bound=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRequest:
+    """What all architectures of a request have in common.
+
+    Attributes:
+        space: their search space.
+        proxies: names of the proxies, as asked.
+        config: the resolved config.
+        priority: how urgent.
+    """
+
+    space: SearchSpace
+    proxies: tuple[str, ...]
+    config: EvaluationConfig
+    priority: Priority
+
+
+def scoring_request(
+    request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest, limits: Limits
+) -> ScoringRequest:
+    """Checks everything about a request to score but its encodings.
+
+    Raises:
+        RequestError: the request is at fault, or its dataset is not here.
+    """
+    violations = Violations()
+    if isinstance(request, scoring_pb2.ScoreArchitectureRequest):
+        space = _space("architecture.space", request.architecture.space, violations)
+    else:
+        space = _common_space(request.architectures, limits, violations)
+    _check_proxies(request.proxies, violations)
+    priority = _enum("priority", request.priority, enums.PRIORITY, violations)
+    config = _resolve(request.config, space, limits, violations)
+    # Without a space, the line above has raised.
+    return ScoringRequest(cast(SearchSpace, space), tuple(request.proxies), config, cast(Priority, priority))
+
+
+def describe_request(
+    request: scoring_pb2.DescribeArchitectureRequest, limits: Limits
+) -> tuple[SearchSpace, EvaluationConfig]:
+    """Checks everything about a request to describe but its encoding.
+
+    Raises:
+        RequestError: the request is at fault, or its dataset is not here.
+    """
+    violations = Violations()
+    space = _space("architecture.space", request.architecture.space, violations)
+    config = _resolve(request.config, space, limits, violations)
+    return cast(SearchSpace, space), config
+
+
+def parse(space: SearchSpace, encoding: str, field: str) -> Architecture | status_pb2.Status:
+    """Reads an encoding, or says what is wrong with the field that holds it."""
+    try:
+        return space.parse(encoding)
+    except EncodingError as error:
+        return errors.invalid_argument([(field, str(error))])
+
+
+def default_config(space: SearchSpace) -> EvaluationConfig:
+    """The config that a request without one gets."""
+    return EvaluationConfig(network=space.network)
+
+
+def _space(field: str, name: str, violations: Violations) -> SearchSpace | None:
+    if name in SPACES:
+        return SPACES[name]
+    problem = f"unknown search space {quote(name)}" if name else "must be set"
+    violations.add(field, f"{problem}: known are {', '.join(sorted(SPACES))}")
+    return None
+
+
+def _common_space(
+    architectures: Sequence[scoring_pb2.Architecture], limits: Limits, violations: Violations
+) -> SearchSpace | None:
+    """The one search space of all architectures."""
+    most = limits.max_architectures_per_request
+    if not 1 <= len(architectures) <= most:
+        violations.add("architectures", f"must be from 1 to {most} architectures, are {len(architectures)}")
+    common: SearchSpace | None = None
+    for index, architecture in enumerate(architectures[:most]):
+        if violations.full:
+            break
+        if common and architecture.space == common.name:
+            continue
+        field = f"architectures[{index}].space"
+        space = _space(field, architecture.space, violations)
+        if space and common:
+            description = f"a request is about one search space: this is {space.name}, another is {common.name}"
+            violations.add(field, description)
+        common = common or space
+    return common
+
+
+def _check_proxies(names: Sequence[str], violations: Violations) -> None:
+    if not names:
+        violations.add("proxies", "must name at least one proxy")
+    known = registry.names()
+    known_ones = f": known are {', '.join(known)}"
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if violations.full:
+            break
+        if name not in known:
+            violations.add(f"proxies[{index}]", f"unknown proxy {quote(name)}{known_ones}")
+            known_ones = ""  # once is enough, and statuses must be short
+        elif name in seen:
+            violations.add(f"proxies[{index}]", f"{name} is asked for more than once")
+        seen.add(name)
+
+
+def _resolve(
+    config: scoring_pb2.EvaluationConfig, space: SearchSpace | None, limits: Limits, violations: Violations
+) -> EvaluationConfig:
+    """The config with every field resolved, once nothing is wrong with it or with the rest of the request."""
+    values = _scalars(config)
+    values["init"] = _enum("config.init", config.init, enums.INIT, violations)
+    values["precision"] = _enum("config.precision", config.precision, enums.PRECISION, violations)
+    _check_scalars(values, limits, violations)
+    if space:
+        _check_resolution(values["resolution"], space, violations)
+        values["network"] = _network(config, space, limits, violations)
+    violations.raise_if_any()
+    if values["dataset"] != datasets.GAUSSIAN:
+        raise errors.dataset_not_found(values["dataset"], datasets.file_of(values["dataset"]))
+    try:
+        return EvaluationConfig(**values)
+    except ConfigError as error:
+        raise errors.RequestError(errors.invalid_argument([(f"config.{error.field}", error.description)])) from error
+
+
+def _scalars(config: scoring_pb2.EvaluationConfig) -> dict[str, Any]:
+    defaults = EvaluationConfig()
+    return {
+        name: getattr(config, name) if config.HasField(name) else getattr(defaults, name)
+        for name in ("dataset", "batch_size", "resolution", "num_classes", "seed", "repeats")
+    }
+
+
+def _check_scalars(values: Mapping[str, Any], limits: Limits, violations: Violations) -> None:
+    if not datasets.is_known(values["dataset"]):
+        violations.add("config.dataset", f"unknown dataset {quote(values['dataset'])}: known are {datasets.KNOWN}")
+    for name, (least, limit) in _COUNTS.items():
+        _check_count(f"config.{name}", values[name], least, getattr(limits, limit), violations)
+    past_last_seed = values["seed"] + values["repeats"]
+    if values["seed"] >= _NUM_SEEDS:
+        violations.add("config.seed", f"must be below 2^32, is {values['seed']}")
+    elif past_last_seed > _NUM_SEEDS:
+        violations.add("config.repeats", f"seed + repeats must be at most 2^32, is {past_last_seed}")
+
+
+def _check_resolution(resolution: int, space: SearchSpace, violations: Violations) -> None:
+    multiple = space.resolution_multiple
+    if resolution % multiple:
+        violations.add("config.resolution", f"must be a multiple of {multiple} in {space.name}, is {resolution}")
+
+
+def _network(config: scoring_pb2.EvaluationConfig, space: SearchSpace, limits: Limits, violations: Violations) -> Any:
+    """The NetworkConfig of the space; its default where something is wrong."""
+    for descriptor, _ in config.ListFields():
+        if descriptor.message_type and descriptor.name != space.name:
+            violations.add(f"config.{descriptor.name}", f"does not go with search space {space.name}")
+    values = {descriptor.name: value for descriptor, value in getattr(config, space.name).ListFields()}
+    for name, limit in _NETWORK_COUNTS[space.name].items():
+        count = values.get(name, getattr(space.network, name))
+        _check_count(f"config.{space.name}.{name}", count, 1, getattr(limits, limit), violations)
+    return space.network if violations else dataclasses.replace(space.network, **values)
+
+
+def _check_count(field: str, count: int, least: int, most: int, violations: Violations) -> None:
+    if not least <= count <= most:
+        violations.add(field, f"must be from {least} to {most}, is {count}")
+
+
+def _enum(field: str, number: int, enum: EnumField[E], violations: Violations) -> E | None:
+    try:
+        return enum.read(number)
+    except ValueError as error:
+        violations.add(field, str(error))
+        return None

@@ -1,0 +1,148 @@
+"""The six RPCs: requests in, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+
+from archscore._version import __version__
+from archscore.spaces import SPACES
+from archscore.v1 import scoring_pb2, scoring_pb2_grpc
+from archscore_server import errors, pagination, requests, responses
+from archscore_server.config import Limits
+from archscore_server.engine import proxies as registry
+from archscore_server.engine.data import minibatch_sha256
+from archscore_server.errors import RequestError
+from archscore_server.pagination import PageTokenError
+from archscore_server.pool import Pool
+from archscore_server.requests import ScoringRequest
+from archscore_server.scoring import Result, Scoring
+
+SERVICE_NAME: str = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
+    """ScoringService of the contract, over the scheduler. Errors are raised as RequestError."""
+
+    def __init__(self, scoring: Scoring, pool: Pool, limits: Limits) -> None:
+        """Takes what it answers from.
+
+        Args:
+            scoring: scores architectures.
+            pool: what there is to be said about workers.
+            limits: what requests may ask for.
+        """
+        self._scoring = scoring
+        self._pool = pool
+        self._limits = limits
+        self._hashing = asyncio.Lock()
+
+    async def ScoreArchitecture(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.ScoreArchitectureRequest, context: Context
+    ) -> scoring_pb2.ScoreArchitectureResponse:
+        """Scores one architecture."""
+        self._scoring.check_open()
+        common = requests.scoring_request(request, self._limits)
+        fingerprint = await self._fingerprint(common)
+        encodings = [request.architecture.encoding]
+        chunks = self._scoring.results(common, encodings, lambda _: "architecture.encoding", context.time_remaining())
+        async with aclosing(chunks):
+            [result] = await anext(chunks)
+        if isinstance(result.answer, status_pb2.Status):
+            raise RequestError(result.answer)
+        evaluation = responses.evaluation_message(result.answer, common.proxies, fingerprint)
+        return scoring_pb2.ScoreArchitectureResponse(evaluation=evaluation)
+
+    async def ScoreArchitectures(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.ScoreArchitecturesRequest, context: Context
+    ) -> AsyncIterator[scoring_pb2.ScoreArchitecturesResponse]:
+        """Scores many architectures and answers as they finish."""
+        self._scoring.check_open()
+        common = requests.scoring_request(request, self._limits)
+        fingerprint = await self._fingerprint(common)
+        encodings = [architecture.encoding for architecture in request.architectures]
+        chunks = self._scoring.results(
+            common, encodings, lambda index: f"architectures[{index}].encoding", context.time_remaining()
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                results = (_result_message(result, common, fingerprint) for result in chunk)
+                yield scoring_pb2.ScoreArchitecturesResponse(results=results)
+
+    async def DescribeArchitecture(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.DescribeArchitectureRequest, context: Context
+    ) -> scoring_pb2.DescribeArchitectureResponse:
+        """Says what an architecture's network consists of and costs."""
+        space, config = requests.describe_request(request, self._limits)
+        architecture = requests.parse(space, request.architecture.encoding, "architecture.encoding")
+        if isinstance(architecture, status_pb2.Status):
+            raise RequestError(architecture)
+        description = architecture.describe(
+            config.network, resolution=config.resolution, num_classes=config.num_classes
+        )
+        return responses.description_message(description, config, space)
+
+    async def ListProxies(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.ListProxiesRequest, context: Context
+    ) -> scoring_pb2.ListProxiesResponse:
+        """Lists the registry of proxies."""
+        names, token = _page("proxies", registry.names(), request)
+        proxies = [responses.proxy_message(registry.get(name)) for name in names]
+        return scoring_pb2.ListProxiesResponse(proxies=proxies, next_page_token=token)
+
+    async def ListSearchSpaces(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.ListSearchSpacesRequest, context: Context
+    ) -> scoring_pb2.ListSearchSpacesResponse:
+        """Lists the search spaces."""
+        names, token = _page("search_spaces", sorted(SPACES), request)
+        spaces = [responses.space_message(SPACES[name]) for name in names]
+        return scoring_pb2.ListSearchSpacesResponse(search_spaces=spaces, next_page_token=token)
+
+    async def GetServerInfo(  # noqa: N802 -- the contract's name
+        self, request: scoring_pb2.GetServerInfoRequest, context: Context
+    ) -> scoring_pb2.GetServerInfoResponse:
+        """Says what runs here."""
+        self._scoring.check_started()
+        return responses.server_info_message(self._pool.info, self._limits, __version__)
+
+    async def _fingerprint(self, request: ScoringRequest) -> scoring_pb2.Fingerprint:
+        """What the scores of a request depend on."""
+        # In a thread since a large minibatch takes a second to draw, one at a time since it takes memory.
+        async with self._hashing:
+            sha256 = await asyncio.to_thread(minibatch_sha256, request.config)
+        return scoring_pb2.Fingerprint(
+            config=responses.config_message(request.config, request.space),
+            proxy_versions={name: registry.get(name).version for name in request.proxies},
+            minibatch_sha256=sha256,
+            torch_version=self._pool.info.torch_version,
+            archscore_version=__version__,
+            device_kind=self._pool.info.device_kind,
+        )
+
+
+def _result_message(
+    result: Result, request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint
+) -> scoring_pb2.ArchitectureResult:
+    if isinstance(result.answer, status_pb2.Status):
+        return scoring_pb2.ArchitectureResult(index=result.index, error=result.answer)
+    evaluation = responses.evaluation_message(result.answer, request.proxies, fingerprint)
+    return scoring_pb2.ArchitectureResult(index=result.index, evaluation=evaluation)
+
+
+def _page(
+    list_name: str,
+    names: list[str],
+    request: scoring_pb2.ListProxiesRequest | scoring_pb2.ListSearchSpacesRequest,
+) -> tuple[list[str], str]:
+    try:
+        return pagination.page(list_name, names, request.page_size, request.page_token)
+    except PageTokenError as error:
+        description = f"must be a next_page_token of this list, is {error}"
+        raise RequestError(errors.invalid_argument([("page_token", description)])) from error
