@@ -22,12 +22,11 @@ def overlaps(features: Tensor, units: int) -> Tensor:
     Returns:
         [U, N, N].
     """
-    split = features.permute(0, 2, 3, 1).unflatten(-1, (units, -1)).permute(3, 0, 1, 2, 4)  # [U, N, H, W, C]
-    positive = torch.empty(split.shape, dtype=torch.bool, device=features.device)
-    codes = torch.gt(split, 0, out=positive).flatten(2)
+    # compared in memory order first: bytes are cheaper to rearrange than floats
+    positive = (features > 0).permute(0, 2, 3, 1).unflatten(-1, (units, -1))  # [N, H, W, U, C]
+    codes = positive.permute(3, 0, 1, 2, 4).flatten(2)
     if features.device.type == "cpu":
-        eights = codes.view(torch.int8)
-        return torch.stack([torch._int_mm(code, code.t()) for code in eights])
+        return torch.stack([torch._int_mm(code, code.t()) for code in codes.view(torch.int8)])
     # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too
     floats = codes.float()
     return floats @ floats.mT
@@ -49,7 +48,7 @@ def gram(overlap: Tensor, size: Tensor) -> Tensor:
 
 
 def logdet(k: Tensor) -> Tensor:
-    """log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
+    """Log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
 
     Where a Cholesky factor proves that a matrix is far from singular its diagonal gives the answer; the others take
     their eigenvalues.

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from archscore_server.engine.codes import gram, logdet, overlaps
 from archscore_server.engine.config import EvaluationConfig, Precision
-from archscore_server.engine.data import Minibatch, minibatch
-from archscore_server.engine.networks import LayerCall, Mode, Observer, Stack, Weights
+from archscore_server.engine.data import minibatch
+from archscore_server.engine.networks import LayerCall, Mode, Observer, Stack
 from archscore_server.engine.networks._stack import Shape
 from archscore_server.engine.statistics import STATISTICS, Array, Pass, Saliency
 
@@ -79,7 +79,7 @@ class _Observed(Observer):
         self._silent[network] += size
 
     def logdet_layers(self) -> Array:
-        """logdet K_l, [A, L]; 0 where singular or never run."""
+        """Logdet K_l, [A, L]; 0 where singular or never run."""
         result = np.zeros(self._stack.networks * self._stack.slots)
         if self._overlaps:
             slots = [slot for call, _, _ in self._overlaps for slot in call.slots]
@@ -90,7 +90,7 @@ class _Observed(Observer):
         return result.reshape(self._stack.networks, self._stack.slots)
 
     def logdet_relus(self) -> Array:
-        """log det of the sum of K over all ReLUs, [A]; NaN where singular."""
+        """Log det of the sum of K over all ReLUs, [A]; NaN where singular."""
         assert self._relu_sum is not None
         silent = torch.from_numpy(self._silent).to(self._relu_sum.device)
         return np.asarray(logdet(self._relu_sum + silent[:, None, None]).cpu().numpy())
@@ -105,9 +105,7 @@ def _weights(stack: Stack, seeds: Sequence[int], needs: Collection[str], config:
 def _train(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
     images, labels = _inputs(stack, seeds, config)
     weights = stack.weights(_DTYPES[config.precision])
-    observed = _Observed(
-        stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs
-    )
+    observed = _Observed(stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs)
     results: Statistics = {}
     backward = needs & {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
     with torch.set_grad_enabled(bool(backward)):

@@ -157,9 +157,7 @@ class Weights:
     def __init__(self, leaves: dict[Shape, Tensor], calls: dict[Shape, list[LayerCall]]) -> None:
         """Splits each leaf by its calls: one split, so that its gradient is one concatenation."""
         self.leaves = leaves
-        self._dealt = {
-            shape: leaf.split([len(call.slots) for call in calls[shape]]) for shape, leaf in leaves.items()
-        }
+        self._dealt = {shape: leaf.split([len(call.slots) for call in calls[shape]]) for shape, leaf in leaves.items()}
 
     def of(self, call: LayerCall) -> Tensor:
         """The weights of a call, [U, *shape]."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from archscore.spaces.nasbench201 import EDGES, Cell
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._features import Units, collect, deal
+from archscore_server.engine.networks._pooling import avg_pool_3x3
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
 
 _KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -108,7 +109,11 @@ class NasBench201Stack(Stack):
             first = 1 + stage * stage_slots
             self._cells.append([self._cell_calls(channels, first + 6 * cell) for cell in range(depth)])
             if stage < _STAGES - 1:
-                shapes = (2 * channels, channels, 3, 3), (2 * channels, 2 * channels, 3, 3), (2 * channels, channels, 1, 1)
+                shapes = (
+                    (2 * channels, channels, 3, 3),
+                    (2 * channels, 2 * channels, 3, 3),
+                    (2 * channels, channels, 1, 1),
+                )
                 main, second, shortcut = (
                     self._call(shape, [(a, first + 6 * depth + i) for a in everyone]) for i, shape in enumerate(shapes)
                 )
@@ -182,7 +187,7 @@ class _Run:
                 y = self.conv_norm(features, next(calls), groups=len(group.readers), padding=group.kernel // 2)
                 yield from _sent(y, group.outputs)
         if node.pool_outputs:
-            pooled = F.avg_pool2d(next(dealt), 3, stride=1, padding=1, count_include_pad=False)
+            pooled = avg_pool_3x3(next(dealt))
             yield from _sent(pooled, node.pool_outputs)
         for (target, own), part in zip(node.skips, dealt, strict=True):
             yield target, part, own
