@@ -29,7 +29,8 @@ def overlaps(features: Tensor, units: int) -> Tensor:
         return torch.stack([torch._int_mm(code, code.t()) for code in codes.view(torch.int8)])
     # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too
     floats = codes.float()
-    return floats @ floats.mT
+    products: Tensor = floats @ floats.mT
+    return products
 
 
 def gram(overlap: Tensor, size: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def logdet(k: Tensor) -> Tensor:
     smallest = 1 / inverse.square().sum(dim=(-2, -1))
     largest = k.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     certain = (failed == 0) & (smallest > _MARGIN * _SINGULAR * size * largest)
-    result = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    result: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
     doubtful = (~certain).nonzero()[:, 0]
     if len(doubtful):
         values = torch.linalg.eigvalsh(k[doubtful])

@@ -62,7 +62,7 @@ def evaluate_stacks(
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
 ) -> Iterator[list[tuple[int, Evaluation]]]:
-    """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes; what needs no device comes first."""
+    """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes, those that need no device first."""
     config = config or EvaluationConfig()
     device = torch.device(device)
     waiting: list[int] = []

@@ -6,18 +6,18 @@ those (`archscore_server.engine.statistics` lists them).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archscore_server.engine.codes import gram, logdet, overlaps
 from archscore_server.engine.config import EvaluationConfig, Precision
 from archscore_server.engine.data import minibatch
 from archscore_server.engine.networks import LayerCall, Mode, Observer, Stack
 from archscore_server.engine.networks._stack import Shape
+from archscore_server.engine.observation import Observation
 from archscore_server.engine.statistics import STATISTICS, Array, Pass, Saliency
 
 Statistics = dict[str, Array | Saliency]
@@ -44,68 +44,18 @@ def run(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: Eval
     return results
 
 
-class _Observed(Observer):
-    """Keeps what codes, and Fisher information, are computed from."""
-
-    def __init__(self, stack: Stack, *, layers: bool = False, relus: bool = False, outputs: bool = False) -> None:
-        self._stack = stack
-        self._layers, self._relus, self._outputs = layers, relus, outputs
-        self._overlaps: list[tuple[LayerCall, int, Tensor]] = []
-        self._relu_sum: Tensor | None = None
-        self._silent = np.zeros(stack.networks)
-        self.outputs: list[tuple[LayerCall, Tensor]] = []
-
-    def layer(self, call: LayerCall, output: Tensor) -> None:
-        if self._outputs:
-            self.outputs.append((call, output))
-        size = output[0].numel() // len(call.slots)
-        # The rank of K is at most n + 1: below B it is singular, whatever the codes.
-        if self._layers and size + 1 >= len(output):
-            self._overlaps.append((call, size, overlaps(output.detach(), len(call.slots))))
-
-    def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
-        if not self._relus:
-            return
-        overlap = overlaps(output.detach(), len(networks))
-        k = gram(overlap, torch.full((len(networks),), output[0].numel() // len(networks), device=output.device))
-        if self._relu_sum is None:
-            self._relu_sum = torch.zeros(self._stack.networks, *k.shape[1:], dtype=k.dtype, device=k.device)
-        index = torch.tensor(list(networks), device=k.device)
-        factor = torch.tensor(list(multiplicity), dtype=k.dtype, device=k.device)
-        self._relu_sum.index_add_(0, index, k * factor[:, None, None])
-
-    def silent_relu(self, network: int, size: int) -> None:
-        # every sample has the code 0...0, so K_ij = n
-        self._silent[network] += size
-
-    def logdet_layers(self) -> Array:
-        """Logdet K_l, [A, L]; 0 where singular or never run."""
-        result = np.zeros(self._stack.networks * self._stack.slots)
-        if self._overlaps:
-            slots = [slot for call, _, _ in self._overlaps for slot in call.slots]
-            overlap = torch.cat([overlap for _, _, overlap in self._overlaps])
-            sizes = [size for call, size, _ in self._overlaps for _ in call.slots]
-            values = logdet(gram(overlap, torch.tensor(sizes, device=overlap.device)))
-            result[slots] = values.nan_to_num(nan=0.0).cpu().numpy()
-        return result.reshape(self._stack.networks, self._stack.slots)
-
-    def logdet_relus(self) -> Array:
-        """Log det of the sum of K over all ReLUs, [A]; NaN where singular."""
-        assert self._relu_sum is not None
-        silent = torch.from_numpy(self._silent).to(self._relu_sum.device)
-        return np.asarray(logdet(self._relu_sum + silent[:, None, None]).cpu().numpy())
-
-
-def _weights(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+def _weights(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
     del seeds, needs
     weights = stack.weights(_DTYPES[config.precision])
     return {"weight_norm": stack.spread({shape: _norm(w.detach()) for shape, w in weights.leaves.items()})}
 
 
-def _train(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+def _train(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
     images, labels = _inputs(stack, seeds, config)
     weights = stack.weights(_DTYPES[config.precision])
-    observed = _Observed(stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs)
+    observed = Observation(
+        stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs
+    )
     results: Statistics = {}
     backward = needs & {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
     with torch.set_grad_enabled(bool(backward)):
@@ -134,15 +84,15 @@ def _train(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: E
 
 
 @torch.inference_mode()
-def _eval(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+def _eval(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
     del needs
     images, _ = _inputs(stack, seeds, config)
-    observed = _Observed(stack, layers=True)
+    observed = Observation(stack, layers=True)
     stack.forward(images, stack.weights(_DTYPES[config.precision]), Mode.EVAL, observed)
     return {"logdet_eval": observed.logdet_layers()}
 
 
-def _synflow(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+def _synflow(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
     del needs
     weights = stack.weights(torch.float64, absolute=True)
     channels = 3 * stack.networks if len(set(seeds)) > 1 else 3
@@ -174,7 +124,8 @@ def _inputs(stack: Stack, seeds: Sequence[int], config: EvaluationConfig) -> tup
 
 def _norm(values: Tensor) -> Tensor:
     """2-norm per layer, [U, ...] -> [U]."""
-    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    return norms
 
 
 def _saliency(stack: Stack, per_weight: Mapping[Shape, Tensor]) -> Saliency:
@@ -189,7 +140,10 @@ def _saliency(stack: Stack, per_weight: Mapping[Shape, Tensor]) -> Saliency:
 
 
 def _fisher(stack: Stack, outputs: Sequence[tuple[LayerCall, Tensor]], gradients: Sequence[Tensor]) -> Array:
-    """(weights per output channel) * sum of D_c, [A, L]; D_c = 1/2 mean over samples of (sum over positions of a da)^2."""
+    """Weights per output channel times the sum over channels of D_c, [A, L] (proxies.md, fisher).
+
+    D_c is half the mean over samples of the square of the sum over positions of a * dL/da.
+    """
     result = np.zeros(stack.networks * stack.slots)
     for (call, a), gradient in zip(outputs, gradients, strict=True):
         per_sample = (a.detach() * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, U*C]

@@ -7,7 +7,7 @@ differentiate any number of times, and no slice's gradient is ever spread over a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,8 @@ class Units:
 
 def _as_units(features: Tensor, units: int) -> Tensor:
     """[N, U*C, H, W] -> [N, H, W, U, C], a view."""
-    return features.permute(0, 2, 3, 1).unflatten(-1, (units, -1))
+    split: Tensor = features.permute(0, 2, 3, 1).unflatten(-1, (units, -1))
+    return split
 
 
 def _from_units(units: Tensor) -> Tensor:
@@ -85,8 +86,7 @@ def deal(features: Tensor, consumers: Sequence[Units]) -> tuple[Tensor, ...]:
     """
     if len(consumers) == 1 and consumers[0].all:
         return (features,)
-    dealt: tuple[Tensor, ...] = _Deal.apply(features, tuple(consumers))
-    return dealt
+    return _deal(features, tuple(consumers))
 
 
 def collect(parts: Sequence[Tensor], owners: Sequence[Units]) -> Tensor:
@@ -101,8 +101,7 @@ def collect(parts: Sequence[Tensor], owners: Sequence[Units]) -> Tensor:
     """
     if len(parts) == 1 and owners[0].all:
         return parts[0]
-    collected: Tensor = _Collect.apply(tuple(owners), *parts)
-    return collected
+    return _collect(tuple(owners), *parts)
 
 
 def _sum(parts: Sequence[Tensor], owners: Sequence[Units]) -> Tensor:
@@ -155,3 +154,7 @@ class _Collect(torch.autograd.Function):
         if gradient is None:
             return (None, *(None for _ in ctx.owners))
         return (None, *deal(gradient, ctx.owners))
+
+
+_deal: Callable[..., tuple[Tensor, ...]] = _Deal.apply
+_collect: Callable[..., Tensor] = _Collect.apply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -17,22 +18,23 @@ def avg_pool_3x3(features: Tensor) -> Tensor:
     """
     if features.device.type != "cpu" or features.dtype != torch.float32:
         return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
-    sums: Tensor = _NeighbourSums.apply(features)
-    return sums * _inverse_counts(*features.shape[2:])
+    return _neighbour_sums(features) * _inverse_counts(*features.shape[2:])
 
 
 class _NeighbourSums(torch.autograd.Function):
     """The sum over each entry's 3x3 neighbourhood. Linear and symmetric, so it is its own derivative."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
+    def forward(_: Any, features: Tensor) -> Tensor:
         channels = features.shape[1]
         return F.conv2d(features, torch.ones(channels, 1, 3, 3), padding=1, groups=channels)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradients: Tensor = _NeighbourSums.apply(gradient)
-        return gradients
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _neighbour_sums(gradient)
+
+
+_neighbour_sums: Callable[[Tensor], Tensor] = _NeighbourSums.apply
 
 
 @lru_cache(maxsize=16)

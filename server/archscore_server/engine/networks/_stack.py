@@ -121,7 +121,7 @@ class Stack(ABC):
         return Weights(leaves, self._calls)
 
     def spread(self, per_shape: dict[Shape, Tensor]) -> Array:
-        """Numbers per layer, [U] for each shape in the order of its weights, as [A, L] on the host; 0 where no layer is."""
+        """Numbers per layer, [U] for each shape as its weights are ordered, as [A, L] on the host; 0 in empty slots."""
         result = np.zeros(self.networks * self.slots)
         for shape, values in per_shape.items():
             slots = [slot for call in self._calls[shape] for slot in call.slots]
@@ -161,4 +161,5 @@ class Weights:
 
     def of(self, call: LayerCall) -> Tensor:
         """The weights of a call, [U, *shape]."""
-        return self._dealt[call.shape][call.position]
+        weights: Tensor = self._dealt[call.shape][call.position]
+        return weights

@@ -148,7 +148,8 @@ class NasBench201Stack(Stack):
         logits = (features @ weights.of(self._classifier).transpose(1, 2)).transpose(0, 1).flatten(1)
         logits = logits[:, :, None, None]  # [N, A*classes, 1, 1]
         observer.layer(self._classifier, logits)
-        return logits.flatten(1).unflatten(1, (self.networks, -1)).transpose(0, 1)
+        by_network: Tensor = logits.flatten(1).unflatten(1, (self.networks, -1)).transpose(0, 1)
+        return by_network
 
 
 class _Run:

@@ -1,0 +1,88 @@
+"""What a pass sees of a stack while activations are alive, reduced at once to what codes are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archscore_server.engine.codes import gram, logdet, overlaps
+from archscore_server.engine.networks import LayerCall, Observer, Stack
+from archscore_server.engine.statistics import Array
+
+
+class Observation(Observer):
+    """Watches one run of a stack.
+
+    Attributes:
+        outputs: every call's output, where outputs are kept.
+    """
+
+    def __init__(self, stack: Stack, *, layers: bool = False, relus: bool = False, outputs: bool = False) -> None:
+        """Chooses what to watch.
+
+        Args:
+            stack: the networks that will run.
+            layers: compare the codes of layer outputs.
+            relus: compare the codes of ReLU inputs.
+            outputs: keep layer outputs for their gradients.
+        """
+        self._stack = stack
+        self._layers, self._relus, self._outputs = layers, relus, outputs
+        self._layer_overlaps: list[Tensor] = []  # [U, N, N] each
+        self._layer_slots: list[int] = []
+        self._layer_sizes: list[int] = []
+        self._relu_overlaps: list[Tensor] = []  # [m, N, N] each
+        self._relu_networks: list[int] = []
+        self._relu_multiplicities: list[int] = []
+        self._relu_sizes: list[int] = []
+        self._silent = np.zeros(stack.networks)
+        self.outputs: list[tuple[LayerCall, Tensor]] = []
+
+    def layer(self, call: LayerCall, output: Tensor) -> None:
+        """See Observer."""
+        if self._outputs:
+            self.outputs.append((call, output))
+        layers = len(call.slots)
+        size = output[0].numel() // layers
+        # The rank of K is at most n + 1: below B it is singular, whatever the codes.
+        if self._layers and size + 1 >= len(output):
+            self._layer_overlaps.append(overlaps(output.detach(), layers))
+            self._layer_slots += call.slots
+            self._layer_sizes += [size] * layers
+
+    def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
+        """See Observer."""
+        if self._relus:
+            self._relu_overlaps.append(overlaps(output.detach(), len(networks)))
+            self._relu_networks += networks
+            self._relu_multiplicities += multiplicity
+            self._relu_sizes += [output[0].numel() // len(networks)] * len(networks)
+
+    def silent_relu(self, network: int, size: int) -> None:
+        """See Observer."""
+        # every sample has the code 0...0, so K_ij = n
+        self._silent[network] += size
+
+    def logdet_layers(self) -> Array:
+        """Logdet K_l, [A, L]; 0 where K_l is singular or the layer never ran."""
+        result = np.zeros(self._stack.networks * self._stack.slots)
+        if self._layer_overlaps:
+            k = _grams(self._layer_overlaps, self._layer_sizes)
+            result[self._layer_slots] = logdet(k).nan_to_num(nan=0.0).cpu().numpy()
+        return result.reshape(self._stack.networks, self._stack.slots)
+
+    def logdet_relus(self) -> Array:
+        """Log det of the sum of K over all ReLUs of a network, [A]; NaN where it is singular."""
+        k = _grams(self._relu_overlaps, self._relu_sizes)
+        multiplicities = torch.tensor(self._relu_multiplicities, dtype=k.dtype, device=k.device)
+        total = torch.from_numpy(self._silent).to(k.device)[:, None, None].repeat(1, *k.shape[1:])
+        total.index_add_(0, torch.tensor(self._relu_networks, device=k.device), k * multiplicities[:, None, None])
+        return np.asarray(logdet(total).cpu().numpy())
+
+
+def _grams(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    overlap = torch.cat(list(parts))
+    return gram(overlap, torch.tensor(sizes, device=overlap.device))
