@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archscore.spaces.nasbench201 import Cell
+from archscore.spaces.nasbench201 import EDGES, Cell
 
 PROXIES = ("grad_norm", "snip", "synflow", "naswot", "layerwise_naswot", "ssnr", "tcet")
 
@@ -70,13 +70,12 @@ class _Cell(nn.Module):
 
     def __init__(self, operations: Sequence[str], channels: int) -> None:
         super().__init__()
-        self._edges: list[list[tuple[int, nn.Module]]] = [[], [], []]
-        ends = [(target, source) for target in range(3) for source in range(target + 1)]
-        for (target, source), operation in zip(ends, operations, strict=True):
+        self._edges: list[list[tuple[int, nn.Module]]] = [[], [], []]  # per target node
+        for (source, target), operation in zip(EDGES, operations, strict=True):
             edge = _edge(operation, channels)
             if edge is not None:
-                self.add_module(f"edge_{source}_{target + 1}", edge)
-                self._edges[target].append((source, edge))
+                self.add_module(f"edge_{source}_{target}", edge)
+                self._edges[target - 1].append((source, edge))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the last node, [B, C, H, W] like x."""
@@ -123,12 +122,14 @@ class Network(nn.Sequential):
     def __init__(
         self, operations: Sequence[str], *, channels: int, cells_per_stage: int, num_classes: int, seed: int
     ) -> None:
+        """Builds all layers, dead ones included."""
         layers: list[nn.Module] = [_Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)]
         for stage in range(3):
             width = channels * 2**stage
             if stage:
                 layers.append(_Reduction(width // 2))
             layers += [_Cell(operations, width) for _ in range(cells_per_stage)]
+        width = 4 * channels
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         super().__init__(*layers, nn.Linear(width, num_classes))
         longest = max(9 * width * width, num_classes * width)
@@ -148,7 +149,7 @@ def weight_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 @lru_cache(maxsize=256)
 def _stream(seed: int, layer: int, length: int) -> _Draws:
-    """Standard normal draws that the weights of a layer are a prefix of; kept, for they are the same in every network."""
+    """Standard normal draws that a layer's weights are a prefix of; kept, for every network starts with the same."""
     return np.random.Generator(np.random.PCG64([seed, layer])).standard_normal(length)
 
 
@@ -200,7 +201,8 @@ def score(
         raise ValueError(f"unknown proxies: {sorted(asked - set(PROXIES))}")
     network = Network(
         cell.operations, channels=channels, cells_per_stage=cells_per_stage, num_classes=num_classes, seed=seed
-    ).to(memory_format=torch.channels_last)
+    )
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = minibatch(seed, batch_size, resolution, num_classes)
 
     values: dict[str, float] = {}
@@ -294,10 +296,8 @@ def _train_pass(
 def _gradient_proxies(network: Network, gradients: Sequence[Tensor | None], logdets: Tensor) -> dict[str, float]:
     """grad_norm, snip, ssnr, and tcet if there are log-determinants, out of the gradients of one train pass."""
     norms, sums, deviations = [], [], []
-    zero = torch.zeros((), dtype=torch.float64)
-    for layer, gradient in zip(weight_layers(network), gradients, strict=True):
-        if gradient is None:
-            gradient = torch.zeros_like(layer.weight)
+    for layer, found in zip(weight_layers(network), gradients, strict=True):
+        gradient = torch.zeros_like(layer.weight) if found is None else found
         saliency = (layer.weight * gradient).abs_().double()
         norms.append(torch.linalg.vector_norm(gradient, dtype=torch.float64))
         sums.append(saliency.sum())
@@ -312,15 +312,16 @@ def _gradient_proxies(network: Network, gradients: Sequence[Tensor | None], logd
 
 def _synflow(network: Network, resolution: int) -> float:
     """SynFlow in float64; changes the network, so it comes last."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.forward = lambda x: x  # type: ignore[method-assign]
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
     network.double()
     weights = [layer.weight for layer in weight_layers(network)]
     with torch.no_grad():
         for weight in weights:
             weight.abs_()
     objective = network(torch.ones(1, 3, resolution, resolution, dtype=torch.float64)).sum()
-    gradients = torch.autograd.grad(objective, weights, allow_unused=True)
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(objective, weights, allow_unused=True)
     saliencies = [(w.detach() * g).abs().sum() for w, g in zip(weights, gradients, strict=True) if g is not None]
     return torch.stack(saliencies).sum().item()

@@ -4,8 +4,8 @@ It is not a dependency: `install` puts it into a directory of its own, `load` im
 compute is left as it is. Its network must be contiguous (NCHW): its hooks call `view` on activations, which tensors in
 channels_last order refuse.
 
-With torch 2 and NumPy 2 its seven proxies here need no patch. Only the import does: the package imports its data sets, and
-with them torchvision, h5py and Pillow, which no proxy uses; an empty module takes their place.
+Its seven proxies here run unpatched under torch 2 and NumPy 2. Only the import needs help: the package imports its data
+sets, and with them torchvision, h5py and Pillow, which no proxy uses; an empty module takes their place.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 VERSION = "1.1.2"
 
-# archscore's name -> the toolkit's. nwot_relu runs in eval mode where archscore's naswot (and NASWOT's own code) runs in
-# train mode, and the SNRs have the unbiased standard deviation: the work is the same, the values differ slightly.
+# archscore's name -> the toolkit's. nwot_relu runs in eval mode where archscore's naswot runs in train mode, and the
+# SNRs have the unbiased standard deviation: the work is the same, the values differ slightly.
 PROXIES = {
     "grad_norm": "grad_norm",
     "snip": "snip",

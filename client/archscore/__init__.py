@@ -62,13 +62,15 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Imports an exported name from its module when it is first touched."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_HOMES.get(name, "archscore.errors")), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # For type checkers only what is listed above exists.
+
+    def __getattr__(name: str) -> object:
+        """Imports an exported name from its module when it is first touched."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES.get(name, "archscore.errors")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -103,7 +103,6 @@ class Chunk:
 
     def answered(self, response: scoring_pb2.ScoreArchitecturesResponse) -> list[Result]:
         """Results out of one message of the stream."""
-        self._retrier.progressed()
         results = []
         for message in response.results:
             # Nothing is handed out twice, whatever a server may send.
@@ -116,6 +115,8 @@ class Chunk:
                 continue
             del self._pending[item.index]
             results.append(result)
+        if results:
+            self._retrier.progressed()
         return results
 
     def ended(self) -> ArchscoreError | None:
@@ -139,7 +140,7 @@ class Chunk:
         if isinstance(error, QueueFullError):
             self._limit = max(1, len(self._sent) // 2)
             return self._retrier.postpone(error), []
-        if isinstance(error, DeadlineExceededError):
+        if isinstance(error, DeadlineExceededError) and self._retrier.reached:
             return 0.0, self._give_up(list(self._pending.values()), error)
         if error.code == "RESOURCE_EXHAUSTED" and not error.reason and len(self._sent) == 1:
             # Too large for a message by itself: a fault of this architecture.
@@ -265,4 +266,6 @@ class Plan:
 def _result(item: Item, message: scoring_pb2.ArchitectureResult) -> Result:
     if message.HasField("evaluation"):
         return Result(item.index, item.architecture, Evaluation.from_message(message.evaluation), None)
+    if not message.HasField("error"):
+        return item.failed(ArchscoreError("the server sent neither scores nor an error", code="INTERNAL"))
     return item.failed(from_status(message.error, of_item=True))

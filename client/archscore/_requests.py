@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
@@ -77,10 +78,10 @@ def config_message(config: Config | None) -> scoring_pb2.EvaluationConfig | None
         raise UsageError(f"config: expected an object, not {config!r}")
     message = scoring_pb2.EvaluationConfig()
     try:
-        # A dict, because the parser takes no other mapping.
-        json_format.ParseDict(dict(config), message)
+        # As bytes, because the parser trips over what cannot be encoded.
+        json_format.Parse(json.dumps(dict(config), ensure_ascii=False).encode(), message)
     except (json_format.ParseError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise UsageError(f"config: {error}") from None
+        raise UsageError(f"config: {' '.join(str(error).split())}") from None
     return message
 
 

@@ -53,6 +53,11 @@ class Retrier:
         self._failures = 0
         self._first_failure = 0.0
 
+    @property
+    def reached(self) -> bool:
+        """Whether the server was ever heard of."""
+        return self._contact.reached
+
     def remaining(self) -> float:
         """Seconds left for the next attempt; a little above 0 when there are none, so that it fails as expired."""
         return max(self._deadline - time.monotonic(), 1e-3)

@@ -7,7 +7,6 @@ from typing import Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -38,6 +37,8 @@ _BY_CODE: Final[dict[str, type[ArchscoreError]]] = {
     "CANCELLED": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
 }
+_CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
+_CODE_NUMBERS: Final = {name: number for number, name in _CODE_NAMES.items()}
 _ENCODING_FIELD: Final = re.compile(r"(^|\.)encoding$")
 
 
@@ -64,7 +65,7 @@ def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
         status: what the server sent.
         of_item: whether it is about one architecture of many, rather than about a request.
     """
-    code = _code_name(status.code)
+    code = _CODE_NAMES.get(status.code, "UNKNOWN")
     info = next((info for info in _details(status, ErrorInfo) if info.domain == DOMAIN), ErrorInfo())
     delays = [retry.retry_delay.ToTimedelta().total_seconds() for retry in _details(status, RetryInfo)]
     violations = [
@@ -92,20 +93,13 @@ def to_status(error: ArchscoreError) -> Status:
     """The status that the server sent, or one that says the same as an error found on this side."""
     if error.status is not None:
         return error.status
-    status = Status(code=code_pb2.Code.Value(error.code or "UNKNOWN"), message=error.message)
+    status = Status(code=_CODE_NUMBERS[error.code or "UNKNOWN"], message=error.message)
     if error.field_violations:
         bad_request = BadRequest()
         for violation in error.field_violations:
             bad_request.field_violations.add(field=violation.field, description=violation.description)
         status.details.add().Pack(bad_request)
     return status
-
-
-def _code_name(code: int) -> str:
-    try:
-        return code_pb2.Code.Name(code)  # type: ignore[arg-type]
-    except ValueError:
-        return "UNKNOWN"
 
 
 def _details(status: Status, kind: type[_Detail]) -> list[_Detail]:

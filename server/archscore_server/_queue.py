@@ -85,7 +85,7 @@ class Line:
         """An empty line."""
         # An OrderedDict takes from its front and from its middle in O(1); a plain dict searches past what was taken.
         self._lanes: dict[Priority, OrderedDict[Work, None]] = {
-            priority: OrderedDict() for priority in sorted(Priority, reverse=True)
+            priority: OrderedDict() for priority in reversed(Priority)
         }
         self._length = 0
 
@@ -161,20 +161,20 @@ class Queue:
     its line is empty. `Line` decides who among the ready goes first: ageing, or fairness between clients, goes there.
 
     Attributes:
+        slots: batches that can run at once.
         max_batch: evaluations in a batch, at most.
         in_flight: evaluations that wait or run.
     """
 
-    def __init__(self, *, slots: int, batch_delay: float) -> None:
-        """An empty queue.
+    def __init__(self, *, batch_delay: float) -> None:
+        """An empty queue, with one slot and batches of one until more is known.
 
         Args:
-            slots: batches that can run at once.
             batch_delay: seconds that a group which does not fill a batch is held.
         """
+        self.slots = 1
         self.max_batch = 1
         self.in_flight = 0
-        self._slots = slots
         self._batch_delay = batch_delay
         self._groups: dict[_Key, Group] = {}
         self._held: OrderedDict[Group, None] = OrderedDict()
@@ -242,7 +242,7 @@ class Queue:
         group = head.group
         reason: BatchReason = "full" if len(group.line) >= self.max_batch else "waited"
         # Each slot's fair share of all that is left of the group: one that starts now leaves as much to the others.
-        share = -(-(len(group.line) + group.running) // self._slots)
+        share = -(-(len(group.line) + group.running) // self.slots)
         works = list(islice(group.line, min(share, self.max_batch)))
         for work in works:
             self._leave_line(work)

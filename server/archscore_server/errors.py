@@ -1,7 +1,7 @@
 """Errors as google.rpc statuses: what clients are told, and nothing of what goes on inside.
 
-A status travels in a trailer that peers may refuse beyond 8 KiB, so everything here is short: input is quoted clipped and
-in ASCII (which also keeps line breaks out of logs), and only the first violations of a request are reported.
+A status travels in a trailer that peers may refuse beyond 8 KiB, so everything here is short: input is quoted clipped
+and in ASCII (which also keeps line breaks out of logs), and only the first violations of a request are reported.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Violations:
 
 def quote(text: str) -> str:
     """Input as it may appear in errors and logs: in quotes, clipped, ASCII, on one line."""
-    return ascii(text) if len(text) <= _MAX_QUOTED else f"{ascii(text[:_MAX_QUOTED])}..."
+    return ascii(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!a}..."
 
 
 def status(code: int, message: str, *details: Message) -> status_pb2.Status:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from grpc_health.v1 import health, health_pb2  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2
 
 
 class Health:
-    """Tells load balancers whether to send work here: NOT_SERVING until `open`, whenever no worker is ready, and at last.
+    """Tells load balancers whether to send work here.
+
+    NOT_SERVING until `open`, whenever no worker is ready, and from `close` on.
 
     Attributes:
         servicer: what answers Check and Watch.

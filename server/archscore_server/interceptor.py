@@ -1,7 +1,7 @@
 """What happens around every RPC, of any service: decoding, errors, counting, a request id for the log.
 
-gRPC answers bytes that it cannot decode with INTERNAL and an exception with UNKNOWN and its text. Here handlers get their
-requests undecoded from gRPC, so that the first is INVALID_ARGUMENT, and the second is INTERNAL without the text.
+gRPC answers bytes that it cannot decode with INTERNAL, and an exception with UNKNOWN and its text. Here requests come
+undecoded from gRPC, so that the first is INVALID_ARGUMENT, and the second is INTERNAL without the text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from archscore_server.errors import RequestError
 from archscore_server.logs import REQUEST_ID
 from archscore_server.metrics import Metrics
 
-_LOGGER = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Decoder = Callable[[bytes], Any]
@@ -79,7 +79,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         def ended(code: grpc.StatusCode) -> None:
             seconds = time.monotonic() - started
             self._metrics.rpc_ended(method, code, seconds)
-            _LOGGER.debug("%s %s in %.3f s", method, code.name, seconds)
+            _logger.debug("%s %s in %.3f s", method, code.name, seconds)
 
         try:
             yield
@@ -87,14 +87,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             failure, trailers = error.status, error.trailers
         except grpc.aio.BaseError:
             # gRPC's own: the handler aborted, or the peer is gone. gRPC knows how to end it.
-            ended(context.code() or grpc.StatusCode.CANCELLED)
+            code: grpc.StatusCode | None = context.code()
+            ended(code or grpc.StatusCode.CANCELLED)
             raise
         except asyncio.CancelledError:
             due = deadlines.is_due(context.time_remaining())
             ended(grpc.StatusCode.DEADLINE_EXCEEDED if due else grpc.StatusCode.CANCELLED)
             raise
         except Exception:
-            _LOGGER.exception("%s failed", method)
+            _logger.exception("%s failed", method)
             failure, trailers = errors.internal(request_id), ()
         else:
             ended(grpc.StatusCode.OK)

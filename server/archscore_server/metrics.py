@@ -6,17 +6,22 @@ number of time series grow.
 
 from __future__ import annotations
 
+import socket
 import threading
 from enum import StrEnum
-from wsgiref.simple_server import WSGIServer
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from archscore_server.scheduler import BatchReason, RetryReason
 
 _RPC_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+#: How often the page's thread looks whether it is to end; prometheus_client's own server takes half a second to.
+_POLL_SECONDS = 0.05
 
 
 class ArchitectureOutcome(StrEnum):
@@ -70,7 +75,10 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._workers_ready = Gauge("archscore_workers_ready", "Workers that can take a batch", registry=self.registry)
+        self._workers = Gauge("archscore_workers", "Worker processes", registry=self.registry)
+        self._workers_ready = Gauge(
+            "archscore_workers_ready", "Worker processes that can take a batch or are at one", registry=self.registry
+        )
 
     def architectures_ended(self, space: str, outcome: ArchitectureOutcome, count: int = 1) -> None:
         """So many architectures of a search space got this outcome."""
@@ -82,8 +90,9 @@ class Metrics:
         self._rpcs.labels(label, code.name).inc()
         self._rpc_seconds.labels(label).observe(seconds)
 
-    def workers_changed(self, ready: int) -> None:
-        """So many workers are ready now."""
+    def workers_changed(self, ready: int, workers: int) -> None:
+        """So many workers, of so many, are ready now."""
+        self._workers.set(workers)
         self._workers_ready.set(ready)
 
     def queue_depth_changed(self, queued: int) -> None:
@@ -124,9 +133,17 @@ class MetricsPage:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, host, metrics.registry)
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+
+        class Server(ThreadingWSGIServer):
+            address_family = family
+
+        app = make_wsgi_app(metrics.registry)
+        self._server = make_server(host, port, app, server_class=Server, handler_class=_QuietHandler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": _POLL_SECONDS}, name="metrics", daemon=True
+        )
+        self._thread.start()
 
     @property
     def port(self) -> int:
@@ -134,7 +151,14 @@ class MetricsPage:
         return self._server.server_port
 
     def close(self) -> None:
-        """Closes the page; may take half a second."""
+        """Closes the page; blocks until its thread has noticed."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Does not log every scrape."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
+        """Does nothing."""

@@ -16,7 +16,7 @@ from archscore_server.requests import default_config
 
 
 def evaluation_message(
-    evaluation: Evaluation, proxies: Sequence[str], fingerprint: scoring_pb2.Fingerprint
+    evaluation: Evaluation, proxies: Sequence[str], fingerprint: scoring_pb2.Fingerprint | None
 ) -> scoring_pb2.Evaluation:
     """The scores of an architecture in the order in which the proxies were asked for."""
     message = scoring_pb2.Evaluation(fingerprint=fingerprint)

@@ -82,8 +82,8 @@ class Scheduler:
         self._max_batch = max_batch
         self._observer = observer or NullObserver()
         self._clock = clock
-        self._queue = Queue(slots=pool.slots, batch_delay=batch_delay)
-        self._rate = _ServiceRate(pool.slots)
+        self._queue = Queue(batch_delay=batch_delay)
+        self._rate = _ServiceRate()
         self._stopping = False
         self._slots: list[asyncio.Task[None]] = []
         self._work_may_be_ready = asyncio.Event()
@@ -103,6 +103,7 @@ class Scheduler:
     async def start(self) -> None:
         """Starts the pool and begins to dispatch. What was submitted before waits until then."""
         await self._pool.start()
+        self._queue.slots = self._rate.slots = self._pool.slots
         self._queue.max_batch = self._max_batch or self._pool.max_batch
         self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
 
@@ -330,8 +331,8 @@ class Scheduler:
 class _ServiceRate:
     """How long an architecture occupies a slot: a moving average over batches."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self) -> None:
+        self.slots = 1
         self._seconds_each = 1.0
 
     def update(self, seconds: float, architectures: int) -> None:
@@ -341,4 +342,4 @@ class _ServiceRate:
 
     def seconds_for(self, architectures: int) -> float:
         """How long all slots together take for some architectures, within 0.1 s and a minute."""
-        return min(max(0.1, architectures * self._seconds_each / self._slots), 60.0)
+        return min(max(0.1, architectures * self._seconds_each / self.slots), 60.0)

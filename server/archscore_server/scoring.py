@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 
 from google.rpc import status_pb2
 
@@ -103,7 +104,7 @@ class Scoring:
         encodings: Sequence[str],
         field_of: Callable[[int], str],
         remaining: float | None,
-    ) -> AsyncIterator[list[Result]]:
+    ) -> AsyncGenerator[list[Result], None]:
         """Scores architectures and gives out results as they finish, each once.
 
         Closing this early gives up what is not finished.
@@ -200,7 +201,7 @@ class _Progress:
         """Expects the results of waiters, for the architectures at these positions."""
         self._waiters.extend(waiters)
         for index, waiter in zip(indices, waiters, strict=True):
-            waiter.add_done_callback(lambda waiter, index=index: self.finish(_settled(index, waiter)))
+            waiter.add_done_callback(partial(self._settled, index))
 
     async def next_chunk(self) -> list[Result]:
         """Waits until something has finished and gives it out."""
@@ -215,6 +216,9 @@ class _Progress:
         """Gives up what has not finished."""
         for waiter in self._waiters:
             waiter.leave()
+
+    def _settled(self, index: int, waiter: Waiter) -> None:
+        self.finish(_settled(index, waiter))
 
 
 def _settled(index: int, waiter: Waiter) -> Result:

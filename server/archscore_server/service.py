@@ -15,6 +15,7 @@ from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import errors, pagination, requests, responses
 from archscore_server.config import Limits
+from archscore_server.engine import Evaluation
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.data import minibatch_sha256
 from archscore_server.errors import RequestError
@@ -50,13 +51,13 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Scores one architecture."""
         self._scoring.check_open()
         common = requests.scoring_request(request, self._limits)
-        fingerprint = await self._fingerprint(common)
         encodings = [request.architecture.encoding]
         chunks = self._scoring.results(common, encodings, lambda _: "architecture.encoding", context.time_remaining())
         async with aclosing(chunks):
             [result] = await anext(chunks)
         if isinstance(result.answer, status_pb2.Status):
             raise RequestError(result.answer)
+        fingerprint = await self._fingerprint(common)
         evaluation = responses.evaluation_message(result.answer, common.proxies, fingerprint)
         return scoring_pb2.ScoreArchitectureResponse(evaluation=evaluation)
 
@@ -66,18 +67,20 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Scores many architectures and answers as they finish."""
         self._scoring.check_open()
         common = requests.scoring_request(request, self._limits)
-        fingerprint = await self._fingerprint(common)
         encodings = [architecture.encoding for architecture in request.architectures]
         chunks = self._scoring.results(
             common, encodings, lambda index: f"architectures[{index}].encoding", context.time_remaining()
         )
+        fingerprint = None
         async with aclosing(chunks):
             async for chunk in chunks:
+                if fingerprint is None and any(isinstance(result.answer, Evaluation) for result in chunk):
+                    fingerprint = await self._fingerprint(common)
                 results = (_result_message(result, common, fingerprint) for result in chunk)
                 yield scoring_pb2.ScoreArchitecturesResponse(results=results)
 
     async def DescribeArchitecture(  # noqa: N802 -- the contract's name
-        self, request: scoring_pb2.DescribeArchitectureRequest, context: Context
+        self, request: scoring_pb2.DescribeArchitectureRequest, _context: Context
     ) -> scoring_pb2.DescribeArchitectureResponse:
         """Says what an architecture's network consists of and costs."""
         space, config = requests.describe_request(request, self._limits)
@@ -90,7 +93,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         return responses.description_message(description, config, space)
 
     async def ListProxies(  # noqa: N802 -- the contract's name
-        self, request: scoring_pb2.ListProxiesRequest, context: Context
+        self, request: scoring_pb2.ListProxiesRequest, _context: Context
     ) -> scoring_pb2.ListProxiesResponse:
         """Lists the registry of proxies."""
         names, token = _page("proxies", registry.names(), request)
@@ -98,7 +101,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         return scoring_pb2.ListProxiesResponse(proxies=proxies, next_page_token=token)
 
     async def ListSearchSpaces(  # noqa: N802 -- the contract's name
-        self, request: scoring_pb2.ListSearchSpacesRequest, context: Context
+        self, request: scoring_pb2.ListSearchSpacesRequest, _context: Context
     ) -> scoring_pb2.ListSearchSpacesResponse:
         """Lists the search spaces."""
         names, token = _page("search_spaces", sorted(SPACES), request)
@@ -106,7 +109,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         return scoring_pb2.ListSearchSpacesResponse(search_spaces=spaces, next_page_token=token)
 
     async def GetServerInfo(  # noqa: N802 -- the contract's name
-        self, request: scoring_pb2.GetServerInfoRequest, context: Context
+        self, _request: scoring_pb2.GetServerInfoRequest, _context: Context
     ) -> scoring_pb2.GetServerInfoResponse:
         """Says what runs here."""
         self._scoring.check_started()
@@ -128,7 +131,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
 
 def _result_message(
-    result: Result, request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint
+    result: Result, request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint | None
 ) -> scoring_pb2.ArchitectureResult:
     if isinstance(result.answer, status_pb2.Status):
         return scoring_pb2.ArchitectureResult(index=result.index, error=result.answer)

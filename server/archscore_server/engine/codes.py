@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from torch import Tensor
+
+#: Whether torch multiplies int8 matrices on this CPU with oneDNN; elsewhere it has but a plain loop.
+_INT8_PRODUCTS = platform.machine() == "x86_64" and torch.backends.mkldnn.is_available()
 
 #: K counts as singular where lambda_min <= _SINGULAR * B * lambda_max.
 _SINGULAR = 16 * 2.2e-16
@@ -25,7 +30,8 @@ def overlaps(features: Tensor, units: int) -> Tensor:
     # compared in memory order first: bytes are cheaper to rearrange than floats
     positive = (features > 0).permute(0, 2, 3, 1).unflatten(-1, (units, -1))  # [N, H, W, U, C]
     codes = positive.permute(3, 0, 1, 2, 4).flatten(2)
-    if features.device.type == "cpu":
+    # (torch's int8 product reads past the end of codes of a single entry)
+    if features.device.type == "cpu" and _INT8_PRODUCTS and codes.shape[-1] > 1:
         return torch.stack([torch._int_mm(code, code.t()) for code in codes.view(torch.int8)])
     # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too
     floats = codes.float()

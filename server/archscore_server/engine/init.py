@@ -42,6 +42,11 @@ class WeightStreams:
             drawn = self._prefix(False, seed, k, size) * math.sqrt(2 / fans)
         return drawn.astype(np.float32).reshape(layer.weight_shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept now."""
+        return self._bytes
+
     def _prefix(self, uniform: bool, seed: int, k: int, size: int) -> NDArray[np.float64]:
         key = (uniform, seed, k)
         stream = self._streams.pop(key, None)

@@ -11,7 +11,17 @@ from archscore_server.pool._base import (
     DeviceInfo,
     Pool,
     PoolInfo,
+    PoolStartError,
     WorkerLostError,
 )
 
-__all__ = ["Batch", "BatchFailedError", "BatchReport", "DeviceInfo", "Pool", "PoolInfo", "WorkerLostError"]
+__all__ = [
+    "Batch",
+    "BatchFailedError",
+    "BatchReport",
+    "DeviceInfo",
+    "Pool",
+    "PoolInfo",
+    "PoolStartError",
+    "WorkerLostError",
+]

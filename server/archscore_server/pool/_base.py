@@ -17,6 +17,10 @@ class WorkerLostError(Exception):
     """The worker that ran the batch is gone (killed, crashed); what had not been reported must be run again."""
 
 
+class PoolStartError(Exception):
+    """The pool cannot start. The message says why, to whoever starts the server."""
+
+
 class BatchFailedError(Exception):
     """The engine raised while it evaluated the batch; the worker lives on. The message is for the operator's log."""
 
@@ -67,7 +71,7 @@ class Pool(Protocol):
 
     @property
     def slots(self) -> int:
-        """Batches that can run at once; constant."""
+        """Batches that can run at once; constant after start, whatever becomes of workers."""
         ...
 
     @property
@@ -81,11 +85,17 @@ class Pool(Protocol):
         ...
 
     async def start(self) -> None:
-        """Starts the workers and returns when all are warm: torch loaded, one small evaluation done."""
+        """Starts the workers and returns when all are warm: torch loaded, one small evaluation done.
+
+        Raises:
+            PoolStartError: they cannot start. Nothing is left running.
+        """
         ...
 
     async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
         """Runs a batch on a free worker (waits for one) and reports results as its stacks finish.
+
+        Cancelling this drops the results that are still to come, but the worker finishes the batch all the same.
 
         Raises:
             WorkerLostError: the worker died; a new one is being started.

@@ -1,0 +1,66 @@
+# Every verb does its own set-up on a machine with Python 3.11+ and make. CI calls the same ones.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+# The client's floor: the versions that its stubs were generated for (proto/requirements.txt).
+FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common-protos==1.66.0
+
+# The contract as last released; `buf build --exclude-source-info --output` writes the next one.
+RELEASE_IMAGE := proto/releases/0.1.0.binpb
+
+.PHONY: help install demo serve test check format proto bench clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed ## make .venv with everything that development needs
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv-floor/installed: Makefile
+	$(PYTHON) -m venv .venv-floor
+	.venv-floor/bin/python $(PIP_INSTALL) $(FLOOR)
+	@touch $@
+
+.venv-proto/installed: proto/requirements.txt
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/python $(PIP_INSTALL) --requirement proto/requirements.txt
+	@touch $@
+
+demo: .venv/installed ## start a server, score 24 real cells, print them ranked by tcet, stop it
+	$(BIN)/python examples/demo.py
+
+serve: .venv/installed ## run a server here; ARGS='--port 50052' passes options
+	$(BIN)/archscore-server $(ARGS)
+
+test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' passes options
+	ARCHSCORE_FLOOR_PYTHON=$(CURDIR)/.venv-floor/bin/python $(BIN)/pytest $(ARGS)
+
+check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code proto
+	@mkdir -p .cache
+	$(BIN)/buf build --output .cache/contract.binpb
+	$(BIN)/buf breaking .cache/contract.binpb --against $(RELEASE_IMAGE)
+	scripts/generate_stubs.sh --check
+
+format: .venv/installed ## put code into the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format --write proto
+
+proto: .venv-proto/installed ## regenerate the stubs from the contract
+	scripts/generate_stubs.sh
+
+bench: .venv/installed .cache/toolkit ## compare with the reference toolkit and a plain loop (about 20 minutes)
+	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)
+
+clean: ## remove what the other verbs made
+	rm -rf .venv .venv-floor .venv-proto .cache

@@ -1,0 +1,151 @@
+"""The command line, `archscore`.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 all scored, 1 some architecture failed, 2 usage or the
+request was refused, 3 the server cannot be reached; 130 after Ctrl-C, 141 when the reader of stdout has gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from archscore import __version__
+from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError
+
+if TYPE_CHECKING:
+    from archscore.client import Client
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+
+_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds to wait for a server that does not answer at all: somebody watches."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # What a terminal cannot show must not end the run.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except ArchscoreError as error:
+        _complain(str(error))
+        return _exit_code(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out; let that go nowhere.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        _complain(str(error))
+        return EXIT_REFUSED
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # gRPC logs to stderr on its own account; errors say what we need. Before its import, which is also a slow one.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from archscore import _commands
+    from archscore.client import Client
+
+    command: Callable[[Client, argparse.Namespace], int] = getattr(_commands, arguments.command)
+    timeout = {} if arguments.timeout is None else {"timeout": arguments.timeout}
+    with Client(arguments.server, connect_timeout=_CONNECT_TIMEOUT, **timeout) as client:
+        return command(client, arguments)
+
+
+def _exit_code(error: ArchscoreError) -> int:
+    if isinstance(error, (UnavailableError, DeadlineExceededError)):
+        return EXIT_UNREACHABLE
+    return EXIT_FAILED if isinstance(error, ArchitectureError) else EXIT_REFUSED
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"archscore: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="where the server listens (default: $ARCHSCORE_SERVER, or localhost:50051)",
+    )
+    common.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for a chunk of architectures (default: 600), or for a look-up (default: 30)",
+    )
+    common.add_argument("--json", action="store_true", help="print messages in the proto3 JSON mapping, one a line")
+
+    space = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    space.add_argument("--space", default="nasbench201", help="search space of the encodings (default: %(default)s)")
+    space.add_argument("--config", metavar="JSON", help="an EvaluationConfig in the proto3 JSON mapping")
+
+    parser = argparse.ArgumentParser(
+        prog="archscore", description="Zero-cost scores for untrained neural architectures.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"archscore {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    score = commands.add_parser("score", parents=[common, space], help="score architectures", allow_abbrev=False)
+    score.add_argument("encodings", nargs="*", metavar="ENCODING", help="architectures to score")
+    score.add_argument("--file", metavar="FILE", help="read encodings from a file, one a line; - is stdin")
+    score.add_argument("--proxies", required=True, metavar="A,B,...", help="names of proxies; see archscore proxies")
+    score.add_argument("--priority", choices=["bulk", "default", "interactive"], help="how urgent it is")
+    score.add_argument(
+        "--chunk-size", type=_count, default=64, metavar="N", help="architectures in a request (default: %(default)s)"
+    )
+    describe = commands.add_parser(
+        "describe", parents=[common, space], help="say what an architecture consists of and costs", allow_abbrev=False
+    )
+    describe.add_argument("encoding", metavar="ENCODING", help="the architecture")
+    for name, help_text in (
+        ("proxies", "list the proxies that the server computes"),
+        ("spaces", "list the search spaces that the server knows"),
+        ("info", "say what runs at the server"),
+    ):
+        commands.add_parser(name, parents=[common], help=help_text, allow_abbrev=False)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"must be positive: {text!r}")
+    return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {text!r}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Entry point of `archscore-server`: says what to install where the extra is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+#: What the extra `server` brings, by module.
+_NEEDED = ("click", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "torch")
+
+
+def main() -> None:
+    """Runs the command line."""
+    # Looked for rather than imported: this process must not load torch.
+    missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
+    if missing:
+        print(  # noqa: T201 -- there is no click to print with
+            f"archscore-server needs what its extra brings (missing: {', '.join(missing)}): "
+            "pip install 'archscore[server]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    from archscore_server.cli import main as command_line
+
+    command_line(prog_name="archscore-server")
+
+
+if __name__ == "__main__":
+    main()

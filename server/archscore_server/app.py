@@ -1,0 +1,123 @@
+"""The whole server: its parts put together, started in order and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE_NAME
+from grpc_reflection.v1alpha import reflection
+
+from archscore.v1 import scoring_pb2_grpc
+from archscore_server.config import Settings
+from archscore_server.health import Health
+from archscore_server.interceptor import CallInterceptor
+from archscore_server.metrics import Metrics, MetricsPage
+from archscore_server.pool import Pool, PoolStartError
+from archscore_server.scheduler import Scheduler
+from archscore_server.scoring import Scoring
+from archscore_server.service import SERVICE_NAME, ScoringService
+
+#: Seconds for answers to leave once everything has one. Short, since an open health Watch takes all of it.
+_LAST_WORDS = 0.5
+
+#: Makes the pool of a server; the pool calls back with (ready, all) workers whenever the first number changes.
+MakePool = Callable[[Settings, Callable[[int, int], None]], Pool]
+
+
+class StartError(Exception):
+    """The server cannot start; the message is for who started it."""
+
+
+class Server:
+    """A server. To be made on the event loop that it will run on.
+
+    Attributes:
+        metrics: what it counts.
+        port: the port that gRPC listens on, from `start` on.
+        metrics_port: the port of the Prometheus page, from `start` on.
+    """
+
+    def __init__(self, settings: Settings, make_pool: MakePool) -> None:
+        """Puts the parts together; nothing runs yet."""
+        self.metrics = Metrics()
+        self.port = 0
+        self.metrics_port = 0
+        self._settings = settings
+        self._health = Health([SERVICE_NAME])
+        pool = make_pool(settings, self._workers_changed)
+        self._scheduler = Scheduler(
+            pool,
+            max_queued=settings.limits.max_queued_architectures,
+            batch_delay=settings.batch_delay,
+            max_batch=settings.max_batch,
+            observer=self.metrics,
+        )
+        self._scoring = Scoring(self._scheduler, self.metrics)
+        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(self.metrics)], options=settings.grpc_options)
+        service = ScoringService(self._scoring, pool, settings.limits)
+        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
+        reflection.enable_server_reflection([SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], self._grpc)
+        self._page: MetricsPage | None = None
+
+    async def start(self) -> None:
+        """Answers from the first moment on (health and lists at once), and returns when it scores.
+
+        Raises:
+            StartError: a port cannot be opened, or the workers cannot start.
+        """
+        await self._health.start()
+        self._open_ports()
+        await self._grpc.start()
+        try:
+            await self._scheduler.start()
+        except PoolStartError as error:
+            raise StartError(f"the workers cannot start: {error}") from error
+        self._scoring.open()
+        await self._health.open()
+
+    async def drain(self) -> None:
+        """Refuses new work and returns when all work in progress has been answered."""
+        self._scoring.close()
+        await self._health.close()
+        await self._scheduler.drain()
+        await self._scoring.idle()
+
+    async def stop(self) -> None:
+        """Stops: what has no result yet is answered UNAVAILABLE."""
+        self._scoring.close()
+        await self._health.close()
+        await self._scheduler.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._scoring.idle(), _LAST_WORDS)
+        await self._grpc.stop(_LAST_WORDS)
+        if self._page:
+            await asyncio.to_thread(self._page.close)
+
+    def _open_ports(self) -> None:
+        settings = self._settings
+        try:
+            self.port = self._grpc.add_insecure_port(address(settings.host, settings.port))
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {address(settings.host, settings.port)}: is the port in use?"
+            ) from error
+        try:
+            self._page = MetricsPage(self.metrics, settings.metrics_host, settings.metrics_port)
+        except OSError as error:
+            where = address(settings.metrics_host, settings.metrics_port)
+            raise StartError(f"cannot serve metrics on {where}: {error}") from error
+        self.metrics_port = self._page.port
+
+    def _workers_changed(self, ready: int, workers: int) -> None:
+        self.metrics.workers_changed(ready, workers)
+        self._health.workers_changed(ready)
+
+
+def address(host: str, port: int) -> str:
+    """HOST:PORT, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

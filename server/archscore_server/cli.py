@@ -1,0 +1,120 @@
+"""The command line of the server: `archscore-server`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from archscore._version import __version__
+from archscore_server import logs
+from archscore_server.app import Server, StartError, address
+from archscore_server.config import Limits, Settings
+from archscore_server.run import serve
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEFAULTS = Settings()
+
+#: Options for Limits: name, field, the largest value that makes sense, and help.
+_LIMITS = (
+    ("limit-architectures", "max_architectures_per_request", 1_000_000, "Architectures in one request at most."),
+    ("limit-batch-size", "max_batch_size", 65_536, "Images in a minibatch at most."),
+    ("limit-resolution", "max_resolution", 4_096, "Side of the input images at most, in pixels."),
+    ("limit-num-classes", "max_num_classes", 10_000, "Classes at most."),
+    ("limit-repeats", "max_repeats", 2**16, "Seeds that a score is the mean of at most."),
+    ("limit-channels", "max_channels", 4_096, "Channels of the first stage at most (NAS-Bench-201)."),
+    ("limit-cells", "max_cells_per_stage", 1_000, "Cells in a stage at most (NAS-Bench-201)."),
+    ("limit-message-bytes", "max_message_bytes", 2**30, "Size of a message at most."),
+    ("max-queued", "max_queued_architectures", 2**31, "Architectures that may wait at a time."),
+)
+
+
+class _CannotStart(click.ClickException):
+    """Like a wrong option: nothing has been done, and the message says what to change."""
+
+    exit_code = 2
+
+
+def _limit_options(command: F) -> F:
+    for option, field, largest, text in reversed(_LIMITS):
+        default = getattr(_DEFAULTS.limits, field)
+        command = click.option(f"--{option}", type=click.IntRange(1, largest), default=default, help=text)(command)
+    return command
+
+
+_PORT = click.IntRange(0, 65_535)
+_COUNT = click.IntRange(min=1)
+_SECONDS = click.FloatRange(min=0)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"auto_envvar_prefix": "ARCHSCORE", "show_default": True, "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="archscore-server")
+@click.option("--host", default=_DEFAULTS.host, help="Address that gRPC listens on.")
+@click.option("--port", type=_PORT, default=_DEFAULTS.port, help="Port that gRPC listens on; 0 takes a free one.")
+@click.option("--metrics-host", default=_DEFAULTS.metrics_host, help="Address of the Prometheus page.")
+@click.option(
+    "--metrics-port",
+    type=_PORT,
+    default=_DEFAULTS.metrics_port,
+    help="Port of the Prometheus page; 0 takes a free one.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default=_DEFAULTS.device,
+    help="Where to evaluate; auto takes the GPUs if there are any.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory with the real datasets.",
+)
+@click.option("--workers", type=_COUNT, show_default="one per GPU; on CPU the best split", help="Worker processes.")
+@click.option("--threads", type=_COUNT, show_default="the cores over the workers", help="CPU threads of each worker.")
+@click.option("--max-batch", type=_COUNT, show_default="by device", help="Architectures in a batch at most.")
+@click.option(
+    "--batch-delay",
+    type=_SECONDS,
+    default=_DEFAULTS.batch_delay,
+    help="Seconds to wait for more before a batch starts that is not full.",
+)
+@click.option(
+    "--grace",
+    type=_SECONDS,
+    default=_DEFAULTS.grace,
+    help="Seconds that work in progress may take after SIGTERM or SIGINT. A second signal stops at once.",
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
+)
+@_limit_options
+@click.pass_context
+def main(context: click.Context, /, log_level: str, **options: Any) -> None:
+    """Serves zero-cost scores of neural architectures over gRPC.
+
+    Every option can be set by an environment variable: ARCHSCORE_ and its name, as in ARCHSCORE_METRICS_PORT. One line
+    on stdout says where the server listens once it is ready; the log goes to stderr. Exits with 0 when it was stopped
+    by a signal, with 2 when it cannot start.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    limits = Limits(**{field: options.pop(option.replace("-", "_")) for option, field, _, _ in _LIMITS})
+    settings = Settings(**options, limits=limits)
+    logs.configure(log_level.upper())
+
+    def announce(server: Server) -> None:
+        listening = address(settings.host, server.port)
+        metrics = address(settings.metrics_host, server.metrics_port)
+        click.echo(f"archscore-server listening on {listening} metrics on {metrics}")
+
+    try:
+        asyncio.run(serve(settings, announce))
+    except StartError as error:
+        raise _CannotStart(str(error)) from error

@@ -1,0 +1,119 @@
+"""What the front end and a worker say to each other, and how it travels: a length, then a pickle."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from archscore.spaces import Architecture
+from archscore_server.engine import Evaluation, EvaluationConfig
+
+_LENGTH = struct.Struct("!Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A worker is warm; this is what it computes with."""
+
+    torch_version: str
+    numpy_version: str
+    device_kind: str
+    device_name: str
+    memory_bytes: int
+
+
+class Engine(Protocol):
+    """What a worker evaluates with, once it has loaded."""
+
+    @property
+    def hello(self) -> Hello:
+        """What this is."""
+        ...
+
+    def evaluate_stacks(
+        self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
+    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+        """Evaluates a batch and yields results, with their places in the batch, as stacks finish."""
+        ...
+
+    def check(self) -> None:
+        """Raises if the process can compute no more. Asked after an evaluation that raised."""
+        ...
+
+
+#: Loads an engine for a kind of device and a number of CPU threads. Sent by name: a function or class of a module.
+LoadEngine = Callable[[str, int], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """To a worker, first of all: load an engine. It answers Hello or StartFailed."""
+
+    load: LoadEngine
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The engine cannot be loaded; the worker ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A stack of the running batch has finished: places in the batch, and evaluations."""
+
+    results: Sequence[tuple[int, Evaluation]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """The batch is over, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailed:
+    """The batch raised; the worker waits for the next one."""
+
+    message: str
+
+
+def encode(message: object) -> bytes:
+    """A message as it travels."""
+    body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Reads one message, blocking.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    body = _read(stream, *_LENGTH.unpack(_read(stream, _LENGTH.size)))
+    return pickle.loads(body)  # noqa: S301 -- from our own parent
+
+
+async def receive_async(stream: asyncio.StreamReader) -> Any:
+    """Reads one message.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    return pickle.loads(await stream.readexactly(length))  # noqa: S301 -- from our own child
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    data = stream.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data

@@ -1,0 +1,78 @@
+"""What a worker evaluates with: the engine, on torch.
+
+The front end imports this too, to name it to its workers: torch is imported where the engine is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from archscore.spaces import Architecture, nasbench201
+from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.pool._messages import Hello
+
+_WARM_UP = EvaluationConfig(
+    batch_size=2, resolution=8, network=nasbench201.NetworkConfig(channels=4, cells_per_stage=1)
+)
+
+
+class TorchEngine:
+    """The engine on one device of this process."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        """Loads torch and warms up with one small evaluation.
+
+        Args:
+            device: "cpu" or "cuda". The pool lets a process see one GPU.
+            threads: CPU threads of an operation.
+
+        Raises:
+            RuntimeError: there is no such device.
+        """
+        import numpy as np
+        import torch
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"CUDA is not available: torch {torch.__version__} sees no GPU")
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        self._device = device
+        if device == "cuda":
+            name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+        else:
+            name, memory = _cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.hello = Hello(torch.__version__, np.__version__, device, name, memory)
+        for _ in self.evaluate_stacks([nasbench201.parse(nasbench201.SPACE.example)], ["tcet"], _WARM_UP):
+            pass
+
+    def evaluate_stacks(
+        self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
+    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+        """Evaluates a batch, stack by stack."""
+        from archscore_server.engine import evaluate_stacks
+
+        return evaluate_stacks(architectures, proxies, config, device=self._device)
+
+    def check(self) -> None:
+        """Raises if the CUDA context is broken: such an error sticks until the process ends."""
+        if self._device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that torch sees."""
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), os.uname().machine)

@@ -1,0 +1,250 @@
+"""Worker processes on this machine, each with a device or a share of the cores, replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+from archscore_server.pool._base import (
+    Batch,
+    BatchReport,
+    DeviceInfo,
+    OnResults,
+    PoolInfo,
+    PoolStartError,
+    WorkerLostError,
+)
+from archscore_server.pool._cores import split, usable_cores
+from archscore_server.pool._messages import LoadEngine, Start
+from archscore_server.pool._process import WorkerProcess
+from archscore_server.pool._torch_engine import TorchEngine
+from archscore_server.pool.probe import probe_gpus
+
+#: Architectures in a batch. On a CPU a stack is one network, so a batch only saves messages, and a long one keeps
+#: urgent work waiting; a GPU works on many at once.
+_MAX_BATCH: Final = {"cpu": 4, "cuda": 128}
+
+#: Seconds before the next try after a worker that could not start: at first, and at most.
+_FIRST_DELAY, _LAST_DELAY = 0.5, 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """A place that always has a worker, or is about to get one."""
+
+    start: Start
+    variables: Mapping[str, str]
+
+
+class LocalPool:
+    """A `Pool` of worker processes.
+
+    A worker that dies is replaced at once; its batch raises WorkerLostError. The pool lives on one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        workers: int | None = None,
+        threads: int | None = None,
+        load: LoadEngine = TorchEngine,
+        on_workers_changed: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """A pool without workers.
+
+        Args:
+            device: kind of device; "auto" takes the GPUs if there are any.
+            workers: worker processes. Default: one on each GPU, or one on each usable core.
+            threads: CPU threads of each worker. Default: an equal share of the usable cores.
+            load: loads what workers evaluate with: a class or function of a module, since it travels by name.
+            on_workers_changed: called with (ready, all) workers whenever the first number changes.
+        """
+        self._device = device
+        self._workers = workers
+        self._threads = threads
+        self._load = load
+        self._on_workers_changed = on_workers_changed
+        self._seats: list[_Seat] = []
+        self._starting: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ready: set[WorkerProcess] = set()
+        self._free: deque[WorkerProcess] = deque()
+        self._freed = asyncio.Event()
+        self._info: PoolInfo | None = None
+        self._stopped = False
+
+    @property
+    def slots(self) -> int:
+        """Workers, whether or not all are ready."""
+        return len(self._seats)
+
+    @property
+    def max_batch(self) -> int:
+        """Architectures in a batch beyond which nothing is gained on this kind of device."""
+        return _MAX_BATCH[self.info.device_kind]
+
+    @property
+    def info(self) -> PoolInfo:
+        """What runs in the workers."""
+        if self._info is None:
+            raise RuntimeError("the pool has not started")
+        return self._info
+
+    @property
+    def ready_workers(self) -> int:
+        """Workers that can take a batch or are at one."""
+        return len(self._ready)
+
+    async def start(self) -> None:
+        """Starts the workers and returns when all are warm.
+
+        Raises:
+            PoolStartError: there is no such device, or a worker cannot start.
+        """
+        self._starting = asyncio.create_task(self._launch())
+        try:
+            await self._starting
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise PoolStartError("the pool was stopped while it started") from None
+            raise
+
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
+        """Runs a batch on a free worker; see `Pool.run`."""
+        while not self._free:
+            if self._stopped:
+                raise WorkerLostError("the pool has stopped")
+            self._freed.clear()
+            await self._freed.wait()
+        return await self._free.popleft().run(batch, on_results)
+
+    async def stop(self) -> None:
+        """Kills the workers, and returns when no process is left."""
+        self._stopped = True
+        self._freed.set()
+        tasks = [*self._keepers, *([self._starting] if self._starting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for worker in list(self._ready):  # of keepers that were cancelled before they ever ran
+            await worker.close()
+            self._departed(worker)
+
+    async def _launch(self) -> None:
+        seats = await self._plan()
+        workers = await _spawn_all(seats)
+        self._seats = seats
+        self._info = _describe(seats, workers)
+        for worker in workers:
+            self._arrived(worker)
+        self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]
+
+    async def _plan(self) -> list[_Seat]:
+        """One seat for each worker to be."""
+        gpus = [] if self._device == "cpu" else await probe_gpus()
+        if self._device == "cuda" and not gpus:
+            raise PoolStartError("CUDA is not available: torch sees no GPU")
+        cores = usable_cores()
+        if gpus:
+            workers = self._workers or len(gpus)
+            threads = self._threads or max(1, cores // workers)
+        else:
+            workers, threads = split(cores, self._workers, self._threads)
+        start = Start(self._load, "cuda" if gpus else "cpu", threads)
+        shared = {
+            # torch reads the number of threads when it loads; some of its libraries never ask again.
+            "OMP_NUM_THREADS": str(threads),
+            # Threads that wait for one another must sleep: spinning, they take the core that the other one needs, and
+            # on a machine that does anything else besides an evaluation takes ten times as long.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        }
+        return [
+            _Seat(start, shared | ({"CUDA_VISIBLE_DEVICES": _visible_gpu(number % len(gpus))} if gpus else {}))
+            for number in range(workers)
+        ]
+
+    async def _keep(self, seat: _Seat, worker: WorkerProcess) -> None:
+        """Keeps a seat taken, for ever."""
+        while True:
+            try:
+                ending = await worker.listen(partial(self._release, worker))
+            except Exception:
+                _logger.exception("a worker is dismissed")
+            else:
+                _logger.warning("%s; starting another", ending)
+            finally:
+                self._departed(worker)
+            worker = await self._replace(seat)
+            self._arrived(worker)
+
+    async def _replace(self, seat: _Seat) -> WorkerProcess:
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await WorkerProcess.spawn(seat.start, seat.variables)
+            except PoolStartError as error:
+                _logger.warning("cannot start a worker, trying again in %.1f s: %s", delay, error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_DELAY)
+
+    def _release(self, worker: WorkerProcess) -> None:
+        self._free.append(worker)
+        self._freed.set()
+
+    def _arrived(self, worker: WorkerProcess) -> None:
+        self._ready.add(worker)
+        self._release(worker)
+        self._workers_changed()
+
+    def _departed(self, worker: WorkerProcess) -> None:
+        self._ready.discard(worker)
+        if worker in self._free:
+            self._free.remove(worker)
+        self._workers_changed()
+
+    def _workers_changed(self) -> None:
+        if self._on_workers_changed:
+            self._on_workers_changed(len(self._ready), len(self._seats))
+
+
+async def _spawn_all(seats: list[_Seat]) -> list[WorkerProcess]:
+    """Starts a worker for each seat; all of them or none."""
+    spawns = [asyncio.create_task(WorkerProcess.spawn(seat.start, seat.variables)) for seat in seats]
+    try:
+        return await asyncio.gather(*spawns)
+    except BaseException:
+        for spawn in spawns:
+            if not spawn.cancelling():  # a second time would interrupt it as it cleans up
+                spawn.cancel()
+        for spawned in await asyncio.gather(*spawns, return_exceptions=True):
+            if isinstance(spawned, WorkerProcess):
+                await spawned.close()
+        raise
+
+
+def _visible_gpu(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must be for a process to see just one of the GPUs that this process sees."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[index].strip() if visible else str(index)
+
+
+def _describe(seats: list[_Seat], workers: list[WorkerProcess]) -> PoolInfo:
+    hello = workers[0].hello
+    # On a CPU all workers share the one device; GPUs differ by what their workers see.
+    places = [
+        (seat.variables.get("CUDA_VISIBLE_DEVICES"), worker.hello) for seat, worker in zip(seats, workers, strict=True)
+    ]
+    devices = tuple(
+        DeviceInfo(at.device_kind, at.device_name, number, seats[0].start.threads, at.memory_bytes)
+        for (_, at), number in Counter(places).items()
+    )
+    return PoolInfo(hello.torch_version, hello.numpy_version, devices)

@@ -1,0 +1,116 @@
+"""One face for both clients, so that one suite covers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from archscore import AsyncClient, Client, Result
+from puppet_server import Puppet, serve
+
+
+class Driver:
+    """A client whose pauses take no time.
+
+    Attributes:
+        sleeps: pauses that were taken, in seconds.
+        on_sleep: called in each pause.
+    """
+
+    def __init__(self):
+        self.sleeps: list[float] = []
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def slept(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.on_sleep()
+
+
+class SyncDriver(Driver):
+    def __init__(self, target, **settings):
+        super().__init__()
+        self.client = Client(target, **settings)
+        self.client._sleep = self.slept
+        self.client._wait = lambda stopped, seconds: self.slept(seconds)
+
+    def call(self, method, *args, **kwargs):
+        return getattr(self.client, method)(*args, **kwargs)
+
+    def many(self, *args, **kwargs):
+        return self.client.score_many(*args, **kwargs)
+
+    def close(self):
+        self.client.close()
+
+
+class AsyncDriver(Driver):
+    def __init__(self, target, **settings):
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.client = AsyncClient(target, **settings)
+
+        async def sleep(seconds):
+            self.slept(seconds)
+
+        self.client._sleep = sleep
+
+    def call(self, method, *args, **kwargs):
+        async def call():
+            return await getattr(self.client, method)(*args, **kwargs)
+
+        return self.runner.run(call())
+
+    def many(self, *args, **kwargs):
+        return self._results(self.client.score_many(*args, **kwargs))
+
+    def _results(self, results) -> Iterator[Result]:
+        async def step():
+            return await anext(results, None)
+
+        try:
+            while (result := self.runner.run(step())) is not None:
+                yield result
+        finally:
+            self.runner.run(results.aclose())
+
+    def tasks(self):
+        async def tasks():
+            return [task for task in asyncio.all_tasks() if task.get_name() == "archscore-reader"]
+
+        return self.runner.run(tasks())
+
+    def close(self):
+        self.runner.run(self.client.close())
+        self.runner.close()
+
+
+@pytest.fixture
+def puppet():
+    return Puppet()
+
+
+@pytest.fixture
+def target(puppet):
+    with serve(puppet) as address:
+        yield address
+
+
+@pytest.fixture(params=[SyncDriver, AsyncDriver], ids=["sync", "async"])
+def connect(request):
+    """Makes a driver for a target."""
+    drivers = []
+
+    def connect(target, **settings):
+        drivers.append(request.param(target, **settings))
+        return drivers[-1]
+
+    yield connect
+    for driver in drivers:
+        driver.close()
+
+
+@pytest.fixture
+def driver(connect, target):
+    return connect(target)

@@ -1,0 +1,300 @@
+"""The command line: what it prints where, and how it exits."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+import archscore
+from archscore import _progress, _retry, cli
+from archscore.v1 import scoring_pb2
+from puppet_server import Fault, score_of, status
+
+
+@pytest.fixture
+def archscore_cli(target, capsys, monkeypatch):
+    """Runs a command against the puppet; returns its exit code, stdout and stderr."""
+    monkeypatch.setenv("ARCHSCORE_SERVER", target)
+
+    def run(*arguments):
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def start_process(*arguments, **kwargs):
+    """Runs a command in a process of its own."""
+    command = [sys.executable, "-c", "import sys; from archscore.cli import main; sys.exit(main())", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+# Scoring
+
+
+def test_table(archscore_cli):
+    code, out, err = archscore_cli("score", "--proxies", "tcet,ssnr", "cell1", "none", "bad\x00\n" + "x" * 1000)
+    assert code == cli.EXIT_FAILED
+    assert not err
+    header, scored, degenerate, malformed = out.splitlines()
+    assert header.split() == ["tcet", "ssnr", "architecture"]
+    assert scored.split() == [f"{score_of('cell1', 'tcet'):.6g}", f"{score_of('cell1', 'ssnr'):.6g}", "cell1"]
+    assert degenerate.split() == ["degenerate", "degenerate", "none"]
+    assert malformed.split()[:3] == ["-", "-", "bad\\x00\\n" + "x" * 152 + "..."]
+    assert "error: malformed encoding; architecture.encoding: at position 3: expected '|'" in malformed
+    assert header.index("architecture") == scored.index("cell1") == degenerate.index("none")
+
+
+def test_json_is_the_contract_in_request_order(archscore_cli, puppet):
+    puppet.reverse = True
+    code, out, err = archscore_cli("score", "--proxies", "tcet", "--json", "--chunk-size", "2", "cell1", "bad", "none")
+    assert (code, err) == (cli.EXIT_FAILED, "")
+    lines = out.splitlines()
+    results = [json_format.Parse(line, scoring_pb2.ArchitectureResult()) for line in lines]
+    assert [result.index for result in results] == [0, 1, 2]
+    assert results[0].evaluation.scores[0].value == score_of("cell1", "tcet")
+    assert results[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert results[2].evaluation.scores[0].outcome == scoring_pb2.OUTCOME_DEGENERATE
+    # Fields without presence are printed too, fields with presence only when they are set.
+    assert json.loads(lines[0])["index"] == 0
+    (score,) = json.loads(lines[2])["evaluation"]["scores"]
+    assert score == {"proxy": "tcet", "outcome": "OUTCOME_DEGENERATE", "stored": False}
+    assert json.loads(lines[1])["error"]["details"][0]["fieldViolations"][0]["description"].startswith("at position 3")
+
+
+def test_json_of_an_error_with_an_unknown_detail(archscore_cli, puppet):
+    error = status(grpc.StatusCode.INTERNAL, "boom")
+    error.details.add(type_url="type.googleapis.com/of.the.Future", value=b"\x08\x01")
+    puppet.item_script["x"] = [error]
+    code, out, _ = archscore_cli("score", "--proxies", "tcet", "--json", "x")
+    assert code == cli.EXIT_FAILED
+    assert json.loads(out)["error"]["message"] == "boom"
+
+
+def test_all_scored(archscore_cli, puppet):
+    code, _, _ = archscore_cli(
+        "score", "--proxies", " tcet, ssnr,", "--space", "zennas", "--config", '{"batchSize": 16, "repeats": 3}',
+        "--priority", "bulk", "--timeout", "50", "cell", "none",
+    )  # fmt: skip
+    assert code == cli.EXIT_OK
+    (request,) = puppet.requests
+    assert list(request.proxies) == ["tcet", "ssnr"]
+    assert {architecture.space for architecture in request.architectures} == {"zennas"}
+    assert request.config.batch_size == 16
+    assert request.priority == scoring_pb2.PRIORITY_BULK
+    assert puppet.timeouts[0] == pytest.approx(50, abs=5)
+
+
+@pytest.mark.parametrize("stdin", [True, False])
+def test_file(archscore_cli, puppet, tmp_path, monkeypatch, stdin):
+    content = b"\xef\xbb\xbfcell1\r\n\n  \t\ncell2 \n\xff\xfe\r\ncell3"
+    if stdin:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        file = "-"
+    else:
+        file = tmp_path / "cells.txt"
+        file.write_bytes(content)
+    code, out, err = archscore_cli("score", "--proxies", "tcet", "--file", str(file))
+    assert (code, err) == (cli.EXIT_FAILED, "")
+    assert puppet.chunks() == [["cell1", "cell2 ", "cell3"]]
+    assert "\\udcff\\udcfe  error: at position 0: expected Unicode text" in out.splitlines()[3]
+
+
+def test_an_empty_file(archscore_cli, tmp_path):
+    (tmp_path / "empty").touch()
+    assert archscore_cli("score", "--proxies", "tcet", "--json", "--file", str(tmp_path / "empty")) == (0, "", "")
+
+
+def test_output_appears_as_it_is_ready(target):
+    process = start_process(
+        "score", "--server", target, "--proxies", "tcet", "--json", "--chunk-size", "1", "--file", "-",
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    # Nothing more than the window is read ahead, and what is answered is printed before stdin ends.
+    process.stdin.write("cell1\n" * 50)
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["index"] == 0
+    out, err = process.communicate()
+    assert (len(out.splitlines()), err, process.returncode) == (49, "", 0)
+
+
+# Look-ups
+
+
+def test_describe(archscore_cli):
+    code, out, _ = archscore_cli("describe", " x ")
+    assert code == 0
+    assert "1,234,567" in out
+    assert "stem" in out
+    code, out, _ = archscore_cli("describe", "--json", "x", "--config", '{"batchSize": 2}')
+    description = json_format.Parse(out, scoring_pb2.DescribeArchitectureResponse())
+    assert description.config.batch_size == 2
+    code, out, err = archscore_cli("describe", "bad")
+    assert (code, out) == (cli.EXIT_FAILED, "")
+    assert "position 3" in err
+
+
+def test_lists(archscore_cli):
+    code, out, _ = archscore_cli("proxies")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["flops", "1", "higher", "What", "flops", "is."]
+    code, out, _ = archscore_cli("proxies", "--json")
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["flops", "naswot", "parameters", "ssnr", "tcet"]
+    code, out, _ = archscore_cli("spaces")
+    assert [line.split()[0] for line in out.splitlines()] == ["space", "nasbench201", "other", "zennas"]
+    code, out, _ = archscore_cli("spaces", "--json")
+    assert json.loads(out.splitlines()[0])["example"] == "|x|"
+
+
+def test_info(archscore_cli, puppet):
+    code, out, _ = archscore_cli("info", "--timeout", "7")
+    assert code == 0
+    assert "puppet" in out
+    assert "1,000" in out
+    assert puppet.timeouts[0] == pytest.approx(7, abs=3)
+    code, out, _ = archscore_cli("info", "--json")
+    assert json.loads(out)["limits"]["maxArchitecturesPerRequest"] == 1000
+
+
+# Mistakes and accidents
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["score", "--proxies", "tcet"], "needs either encodings or --file"),
+        (["score", "--proxies", "tcet", "x", "--file", "-"], "needs either encodings or --file"),
+        (["score", "--proxies", "tcet", "--file", "/no/such/file"], "cannot read /no/such/file: No such file"),
+        (["score", "--proxies", "tcet", "--file", "/"], "cannot read /: Is a directory"),
+        (["score", "--proxies", "tcet", "--file", "a\0b"], "cannot read"),
+        (["score", "--proxies", "\udcff", "x"], "proxies: not Unicode text"),
+        (["score", "--proxies", "tcet", "--space", "\udcff", "x"], "space: not Unicode text"),
+        (["score", "--proxies", "tcet", "--config", "{", "x"], "--config is not JSON"),
+        (["score", "--proxies", "tcet", "--config", "[" * 100_000, "x"], "--config is not JSON"),
+        (["score", "--proxies", "tcet", "--config", "3", "x"], "--config is not a JSON object"),
+        (["score", "--proxies", "tcet", "--config", '{"nope": 1}', "x"], '"nope"'),
+        (["score", "--proxies", "tcet", "--config", '{"batchSize": "x"}', "x"], "batchSize"),
+        (["score", "--proxies", "tcet", "--config", '{"\\udcff": 1}', "x"], "config: "),
+        (["describe", "--config", '{"nope": 1}', "x"], '"nope"'),
+    ],
+)
+def test_mistakes(archscore_cli, puppet, arguments, complaint):
+    code, out, err = archscore_cli(*arguments)
+    assert code == cli.EXIT_REFUSED
+    assert err.startswith("archscore: ")
+    assert complaint in err
+    assert len(out.splitlines()) <= 1
+    assert len(err.splitlines()) == 1
+    assert not puppet.requests
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nope"],
+        ["score", "x"],
+        ["score", "--proxies", "tcet", "--timeout", "0", "x"],
+        ["score", "--proxies", "tcet", "--timeout", "nan", "x"],
+        ["score", "--proxies", "tcet", "--chunk-size", "0", "x"],
+        ["score", "--proxies", "tcet", "--priority", "urgent", "x"],
+        ["score", "--prox", "tcet", "x"],
+    ],
+)
+def test_usage(archscore_cli, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        archscore_cli(*arguments)
+    assert caught.value.code == cli.EXIT_REFUSED
+    assert "usage: archscore" in capsys.readouterr().err
+
+
+def test_version(archscore_cli, capsys):
+    with pytest.raises(SystemExit) as caught:
+        archscore_cli("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"archscore {archscore.__version__}\n"
+
+
+@pytest.mark.parametrize("command", [["info"], ["score", "--proxies", "tcet", "x"], ["proxies", "--json"]])
+def test_unreachable(archscore_cli, monkeypatch, command):
+    monkeypatch.setattr(cli, "_CONNECT_TIMEOUT", 0.2)
+    code, _, err = archscore_cli(*command, "--server", "localhost:1")
+    assert code == cli.EXIT_UNREACHABLE
+    assert err.startswith("archscore: no answer from localhost:1: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_refused(archscore_cli, puppet):
+    error = status(grpc.StatusCode.INVALID_ARGUMENT, "no such proxy", violations=[("proxies", "unknown: nope")])
+    puppet.script.append(Fault(error))
+    code, out, err = archscore_cli("score", "--json", "--proxies", "nope", "x")
+    assert (code, out) == (cli.EXIT_REFUSED, "")
+    assert err == "archscore: no such proxy; proxies: unknown: nope\n"
+
+
+def test_the_reader_goes_away(target, tmp_path):
+    file = tmp_path / "cells"
+    file.write_text("cell\n" * 20_000)
+    process = start_process("score", "--server", target, "--proxies", "tcet", "--json", "--file", str(file))
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == cli.EXIT_BROKEN_PIPE
+
+
+def test_interrupt(target, puppet):
+    puppet.script.append(Fault(None, after=1, hangs=True))
+    process = start_process("score", "--server", target, "--proxies", "tcet", "--json", "x", "y")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "")
+    assert process.returncode == cli.EXIT_INTERRUPTED
+    assert puppet.abandoned.wait(10)
+
+
+# The terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bar_only_on_a_terminal(archscore_cli, monkeypatch, tmp_path, terminal):
+    monkeypatch.setattr(_progress, "_FIRST_SHOWN_AFTER", 0)
+    monkeypatch.setattr(_progress, "_INTERVAL", 0)
+    stderr = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    (tmp_path / "cells").write_text("cell\n\n" * 300)
+    code, out, _ = archscore_cli("score", "--proxies", "tcet", "--file", str(tmp_path / "cells"))
+    assert (code, len(out.splitlines())) == (0, 301)
+    if terminal:
+        assert "300/300" in stderr.getvalue()
+        assert stderr.getvalue().endswith("\r\x1b[K")
+    else:
+        assert not stderr.getvalue()
+
+
+def test_a_server_that_stays_away_is_mentioned(archscore_cli, puppet, monkeypatch):
+    monkeypatch.setattr(_retry, "_FIRST_DELAY", 1e-3)
+    gone = status(grpc.StatusCode.UNAVAILABLE, "gone")
+    puppet.script.extend([Fault(gone, after=1), Fault(gone), Fault(gone), Fault(gone)])
+    code, _, err = archscore_cli("score", "--proxies", "tcet", "x", "y")
+    assert code == 0
+    assert len(err.splitlines()) == 1
+    assert "archscore: trying again" in err
+    assert "gone" in err

@@ -1,0 +1,58 @@
+"""What is particular to the blocking client."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from archscore import Client, UnavailableError
+from puppet_server import Fault, score_of
+
+
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name == "archscore-reader"]
+
+
+def test_breaking_out_of_the_loop_leaves_no_threads(target, puppet):
+    puppet.script.append(Fault(None, after=2, hangs=True))
+    with Client(target) as client:
+        for result in client.score_many(map(str, itertools.count()), ["tcet"], chunk_size=4):
+            assert result["tcet"] == score_of("0", "tcet")
+            break
+        assert not readers()
+        assert puppet.abandoned.wait(10)
+
+
+def test_threads_share_a_client(target):
+    with Client(target) as client, ThreadPoolExecutor(8) as pool:
+
+        def work(worker):
+            names = [f"{worker}.{number}" for number in range(50)]
+            results = list(client.score_many(names, ["tcet"], chunk_size=7))
+            return [result["tcet"] for result in results] == [score_of(name, "tcet") for name in names]
+
+        assert all(pool.map(work, range(8)))
+
+
+def test_closing_the_client_ends_what_is_in_flight(target, puppet):
+    puppet.script.append(Fault(None, after=1, hangs=True))
+    client = Client(target)
+    results = client.score_many(["a", "b"], ["tcet"])
+    next(results)
+    client.close()
+    with pytest.raises((ValueError, UnavailableError)):
+        next(results)
+    assert not readers()
+
+
+def test_default_target(target, monkeypatch):
+    monkeypatch.setenv("ARCHSCORE_SERVER", target)
+    with Client() as client:
+        assert client.target == target
+        assert client.server_info()
+    monkeypatch.delenv("ARCHSCORE_SERVER")
+    with Client() as client:
+        assert client.target == "localhost:50051"

@@ -1,0 +1,93 @@
+"""When to try again, on a clock of our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from archscore import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    QueueFullError,
+    UnavailableError,
+    _retry,
+)
+from archscore._retry import Contact, Retrier
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(_retry, "time", clock)
+    return clock
+
+
+def pauses(retrier, clock, error):
+    """Pauses until the retrier gives up."""
+    taken: list[float] = []
+    while True:
+        try:
+            taken.append(retrier.pause(error))
+        except type(error):
+            return taken
+        clock.now += taken[-1]
+
+
+def test_pauses_double_up_to_a_limit_and_end_with_the_deadline(clock):
+    contact = Contact(connect_timeout=5)
+    contact.reached = True
+    taken = pauses(Retrier(contact, 100), clock, UnavailableError("gone"))
+    for number, pause in enumerate(taken):
+        ceiling = min(0.2 * 2**number, 10)
+        assert ceiling / 2 <= pause <= ceiling
+    assert 90 <= sum(taken) < 100
+
+
+def test_a_server_that_never_answered_is_given_up_soon(clock):
+    taken = pauses(Retrier(Contact(connect_timeout=5), 100), clock, UnavailableError("refused"))
+    assert 1 < sum(taken) < 5
+
+
+def test_a_server_with_a_reason_is_there(clock):
+    contact = Contact(connect_timeout=5)
+    taken = pauses(Retrier(contact, 100), clock, UnavailableError("warming up", reason="STARTING", retry_after=1.0))
+    assert contact.reached
+    assert 80 < sum(taken) < 100
+    assert all(pause > 1 for pause in taken)
+
+
+def test_progress_starts_over(clock):
+    retrier = Retrier(Contact(5), 100)
+    for _ in range(3):
+        retrier.pause(UnavailableError("gone"))
+    retrier.progressed()
+    assert retrier.reached
+    assert retrier.pause(UnavailableError("gone")) <= 0.2
+
+
+def test_a_postponed_attempt_has_the_whole_timeout(clock):
+    retrier = Retrier(Contact(5), 100)
+    clock.now += 99
+    pause = retrier.postpone(QueueFullError("full", reason="QUEUE_FULL", retry_after=30))
+    assert pause > 30
+    clock.now += pause
+    assert retrier.remaining() == pytest.approx(100)
+    clock.now += 200
+    assert 0 < retrier.remaining() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("error", "reached"), [(InvalidRequestError("no"), True), (DeadlineExceededError("late"), False)]
+)
+def test_other_errors_are_final(clock, error, reached):
+    retrier = Retrier(Contact(5), 100)
+    with pytest.raises(type(error)):
+        retrier.pause(error)
+    assert retrier.reached is reached

@@ -1,0 +1,40 @@
+"""The reference scores, and how closely a score must match one (relative tolerances of the definitions)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+GOLDEN = Path(__file__).parent / "golden" / "scores.json"
+
+#: Fields of a case that are not part of its config.
+_NOT_CONFIG = {"space", "encoding", "outcome", "scores", "layers", "non_finite", "standard_errors"}
+_NETWORK = {"nasbench201": {"channels", "cells_per_stage"}, "zennas": {"residual_links"}}
+_LOOSE = {"plain": 5e-2, "grasp": 1e-1, "zico": 1e-1}
+
+
+def cases(space: str) -> list[dict[str, Any]]:
+    """The cases of a search space that this version can evaluate: all but those with a real dataset."""
+    return [case for case in json.loads(GOLDEN.read_text()) if case["space"] == space and "dataset" not in case]
+
+
+def case_id(case: dict[str, Any]) -> str:
+    """A short name."""
+    parts = [case.get("init", ""), f"seed{case['seed']}", f"B{case['batch_size']}", f"R{case['resolution']}"]
+    return "-".join(part for part in parts if part)
+
+
+def config(case: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The case's EvaluationConfig in the proto3 JSON mapping."""
+    network = _NETWORK[case["space"]]
+    fields = {key: value for key, value in case.items() if key not in _NOT_CONFIG | network}
+    if "init" in fields:
+        fields["init"] = f"INIT_{fields['init'].upper()}"
+    own = {key: case[key] for key in network if key in case}
+    return {**fields, "precision": f"PRECISION_{precision.upper()}", case["space"]: own}
+
+
+def tolerance(proxy: str, precision: str) -> float:
+    """How far, relatively, a score may be from another computation of it."""
+    return 1e-6 if precision == "float64" else _LOOSE.get(proxy, 1e-2)

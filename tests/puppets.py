@@ -1,0 +1,176 @@
+"""Stand-ins that tests pull the strings of: a clock, a pool, and an engine for worker processes that needs no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from archscore.spaces import Architecture, nasbench201
+from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Score
+from archscore_server.pool import (
+    Batch,
+    BatchFailedError,
+    BatchReport,
+    DeviceInfo,
+    PoolInfo,
+    WorkerLostError,
+)
+from archscore_server.pool._base import OnResults
+from archscore_server.pool._messages import Hello
+
+
+async def settle() -> None:
+    """Lets the event loop run whatever can run now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Clock:
+    """Seconds that pass only when told; timers of the running event loop go by it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        asyncio.get_running_loop().time = self  # type: ignore[method-assign]
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def advance(self, seconds: float) -> None:
+        self.now += seconds
+        await settle()
+
+
+def cell(index: int) -> nasbench201.Cell:
+    return nasbench201.from_index(index)
+
+
+def evaluation_of(architecture: Architecture) -> Evaluation:
+    """What puppets make of an architecture: its index as the score."""
+    assert isinstance(architecture, nasbench201.Cell)
+    return Evaluation({"tcet": Score(Outcome.OK, float(architecture.index))})
+
+
+@dataclass(eq=False)
+class Run:
+    """A batch that a puppet pool was given, waiting for the test to decide what becomes of it."""
+
+    batch: Batch
+    on_results: OnResults
+    ending: asyncio.Future[BatchReport] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def indices(self) -> list[int]:
+        """Indices of the cells, in the order of the batch."""
+        return [architecture.index for architecture in self.batch.architectures]
+
+    async def report(self, *places: int) -> None:
+        """A stack with these places of the batch has finished."""
+        self.on_results([(place, evaluation_of(self.batch.architectures[place])) for place in places])
+        await settle()
+
+    async def end(self, seconds: float = 1.0) -> None:
+        """The batch ends, with what was reported."""
+        self.ending.set_result(BatchReport(seconds))
+        await settle()
+
+    async def finish(self) -> None:
+        """Everything is reported and the batch ends."""
+        await self.report(*range(len(self.batch.architectures)))
+        await self.end()
+
+    async def lose(self) -> None:
+        """The worker dies."""
+        self.ending.set_exception(WorkerLostError("killed"))
+        await settle()
+
+    async def fail(self) -> None:
+        """The engine raises."""
+        self.ending.set_exception(BatchFailedError("Traceback: secret"))
+        await settle()
+
+
+class PuppetPool:
+    """A pool whose batches end when the test says so."""
+
+    def __init__(self, slots: int = 1, max_batch: int = 4) -> None:
+        self.slots = slots
+        self.max_batch = max_batch
+        self.info = PoolInfo("2.0", "1.0", (DeviceInfo("cpu", "puppet", slots, 1, 2**30),))
+        self.runs: list[Run] = []
+        self.started = 0
+        self.stopped = 0
+
+    @property
+    def running(self) -> list[Run]:
+        return [run for run in self.runs if not run.ending.done()]
+
+    @property
+    def last(self) -> Run:
+        return self.runs[-1]
+
+    async def start(self) -> None:
+        self.started += 1
+
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
+        run = Run(batch, on_results)
+        self.runs.append(run)
+        assert len(self.running) <= self.slots
+        return await run.ending
+
+    async def stop(self) -> None:
+        self.stopped += 1
+
+
+class PuppetEngine:
+    """An engine for worker processes: reports one result a stack, and does what the one proxy of a batch is called.
+
+    "pid" and "threads" score the process id and OMP_NUM_THREADS, "print" prints, "exit" and "kill" end the process.
+    After the first result "hang" does nothing for ever, "raise" raises, and "break" also breaks the device.
+    """
+
+    def __init__(self, device: str, threads: int) -> None:
+        self.hello = Hello("2.0", "1.0", device, "puppet", 2**30)
+        self.broken = False
+
+    def evaluate_stacks(
+        self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
+    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+        [proxy] = proxies
+        for place, architecture in enumerate(architectures):
+            match proxy:
+                case "exit":
+                    os._exit(7)
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "hang" if place:
+                    time.sleep(3600)
+                case "raise" | "break" if place:
+                    self.broken = proxy == "break"
+                    raise ValueError("no such luck")
+                case "print":
+                    print("noise on stdout", flush=True)  # noqa: T201
+            value = {"pid": float(os.getpid()), "threads": float(os.environ["OMP_NUM_THREADS"])}.get(proxy)
+            evaluation = evaluation_of(architecture)
+            yield [(place, evaluation if value is None else Evaluation({proxy: Score(Outcome.OK, value)}))]
+
+    def check(self) -> None:
+        if self.broken:
+            raise RuntimeError("the device is broken")
+
+
+class UnavailableEngine(PuppetEngine):
+    """An engine that cannot load."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        raise RuntimeError("CUDA is not available: no GPU")
+
+
+class ExitingEngine(PuppetEngine):
+    """An engine that takes its process with it."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        os._exit(9)

@@ -1,0 +1,193 @@
+"""A score is a function of architecture, proxy and config alone."""
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from archscore.spaces import nasbench201
+from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Precision, evaluate, evaluate_stacks
+from archscore_server.engine import proxies as registry
+from golden_cases import tolerance
+
+NETWORK = nasbench201.NetworkConfig(channels=8, cells_per_stage=1)
+DISCONNECTED = nasbench201.parse("|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
+#: Node 1 is never fed, and convolutions leave it.
+HALF_DEAD = nasbench201.parse("|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|nor_conv_3x3~1|skip_connect~2|")
+
+
+def random_cells(count: int) -> list[nasbench201.Cell]:
+    rng = random.Random(7)
+    return [HALF_DEAD, *(nasbench201.sample(rng) for _ in range(count - 1))]
+
+
+CELLS = random_cells(64)
+
+
+def config(precision: Precision) -> EvaluationConfig:
+    return EvaluationConfig(batch_size=16, network=NETWORK, precision=precision)
+
+
+@pytest.fixture(scope="module", params=list(Precision))
+def one_by_one(request: pytest.FixtureRequest) -> tuple[Precision, list[Evaluation]]:
+    precision: Precision = request.param
+    return precision, [evaluate([cell], registry.names(), config(precision))[0] for cell in CELLS]
+
+
+def in_one_stack(precision: Precision) -> list[Evaluation]:
+    return evaluate(CELLS, registry.names(), config(precision), stack_size=len(CELLS))
+
+
+def shuffled_in_stacks_of_7(precision: Precision) -> list[Evaluation]:
+    order = list(range(len(CELLS)))
+    random.Random(1).shuffle(order)
+    evaluations = evaluate([CELLS[i] for i in order], registry.names(), config(precision), stack_size=7)
+    return [evaluation for _, evaluation in sorted(zip(order, evaluations, strict=True), key=lambda pair: pair[0])]
+
+
+@pytest.mark.parametrize("how", [in_one_stack, shuffled_in_stacks_of_7])
+def test_batch_mates_and_order_do_not_matter(
+    one_by_one: tuple[Precision, list[Evaluation]],
+    how: Callable[[Precision], list[Evaluation]],
+    record_property: Callable[[str, object], None],
+) -> None:
+    precision, alone = one_by_one
+    differences = []
+    for cell, expected, evaluation in zip(CELLS, alone, how(precision), strict=True):
+        for name, score in evaluation.scores.items():
+            assert score.outcome is expected.scores[name].outcome, (cell.format(), name)
+            if score.value is not None:
+                difference = relative(score.value, expected.scores[name].value)
+                limit = 1e-9 if precision is Precision.FLOAT64 else tolerance(name, precision)
+                assert difference <= limit, (cell.format(), name)
+                differences.append(difference)
+    # printed with `-rA`; the median is far below the tolerance
+    record_property("median relative difference", statistics.median(differences))
+    assert statistics.median(differences) <= (1e-14 if precision is Precision.FLOAT64 else 1e-6)
+
+
+def relative(value: float | None, expected: float | None) -> float:
+    assert value is not None
+    assert expected is not None
+    return abs(value - expected) / abs(expected) if value != expected else 0.0
+
+
+SCRIPT = """
+import json, sys, torch
+torch.set_num_threads(int(sys.argv[1]))
+from archscore.spaces import nasbench201
+from archscore_server.engine import EvaluationConfig, Precision, evaluate, proxies
+config = EvaluationConfig(batch_size=16, precision=Precision(sys.argv[2]), network=nasbench201.NetworkConfig(8, 1))
+cells = [nasbench201.parse(line) for line in sys.stdin.read().split()]
+print(json.dumps([{n: s.value for n, s in e.scores.items()} for e in evaluate(cells, proxies.names(), config)]))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_process_and_threads_do_not_matter(one_by_one: tuple[Precision, list[Evaluation]], threads: int) -> None:
+    precision, alone = one_by_one
+    encodings = "\n".join(cell.format() for cell in CELLS)
+    answer = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(threads), precision],
+        input=encodings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for expected, values in zip(alone, json.loads(answer.stdout), strict=True):
+        for name, value in values.items():
+            if value is None:
+                assert expected.scores[name].value is None
+            else:
+                limit = 1e-9 if precision is Precision.FLOAT64 else tolerance(name, precision)
+                assert relative(value, expected.scores[name].value) <= limit, name
+
+
+def test_which_other_proxies_are_asked_does_not_matter() -> None:
+    together = evaluate([HALF_DEAD], registry.names(), config(Precision.FLOAT64))[0]
+    for name in registry.names():
+        [alone] = evaluate([HALF_DEAD], [name], config(Precision.FLOAT64))
+        assert alone.scores[name] == together.scores[name], name
+
+
+def test_scores_come_in_the_order_asked() -> None:
+    asked = ["tcet", "flops", "snip", "naswot"]
+    for cell in (HALF_DEAD, DISCONNECTED):
+        assert list(evaluate([cell], asked, config(Precision.FLOAT32))[0].scores) == asked
+
+
+def test_a_disconnected_cell_is_degenerate_but_has_its_size() -> None:
+    [evaluation] = evaluate([DISCONNECTED], registry.names(), config(Precision.FLOAT32))
+    sized = {name for name, score in evaluation.scores.items() if score.outcome is Outcome.OK}
+    assert sized == {"parameters", "flops"}
+    degenerate = {score for name, score in evaluation.scores.items() if name not in sized}
+    assert {score.outcome for score in degenerate} == {Outcome.DEGENERATE}
+    assert {score.value for score in degenerate} == {None}
+
+
+def test_stacks_are_answered_as_they_finish_and_each_architecture_once() -> None:
+    cells = [HALF_DEAD, DISCONNECTED, *CELLS[1:6]]
+    stacks = list(evaluate_stacks(cells, ["snip"], config(Precision.FLOAT32), stack_size=2))
+    assert stacks[0][0][0] == 1, "what needs no device comes first"
+    assert all(len(stack) <= 2 for stack in stacks[1:])
+    assert sorted(index for stack in stacks for index, _ in stack) == list(range(len(cells)))
+
+
+def test_repeats_are_the_mean_over_seeds() -> None:
+    singles = [
+        evaluate([HALF_DEAD], ["snip"], EvaluationConfig(batch_size=8, network=NETWORK, seed=seed))[0]
+        for seed in (3, 4, 5)
+    ]
+    values = [single.scores["snip"].value for single in singles]
+    assert None not in values
+    [repeated] = evaluate([HALF_DEAD], ["snip"], EvaluationConfig(batch_size=8, network=NETWORK, seed=3, repeats=3))
+    score = repeated.scores["snip"]
+    assert score.value == pytest.approx(statistics.mean(filter(None, values)))
+    assert score.standard_error == pytest.approx(statistics.stdev(filter(None, values)) / 3**0.5)
+    assert singles[0].scores["snip"].standard_error is None
+
+
+def test_a_singular_naswot_is_non_finite() -> None:
+    # 64 images of one pixel quadruple cannot have 64 independent codes in so narrow a network
+    narrow = EvaluationConfig(batch_size=256, resolution=4, network=nasbench201.NetworkConfig(1, 1))
+    skips = nasbench201.parse("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
+    [evaluation] = evaluate([skips], ["naswot", "layerwise_naswot"], narrow)
+    assert evaluation.scores["naswot"].outcome is Outcome.NON_FINITE
+    assert evaluation.scores["naswot"].value is None
+    assert evaluation.scores["layerwise_naswot"].value == 0
+
+
+def test_an_unknown_proxy_names_the_known_ones() -> None:
+    with pytest.raises(KeyError, match=r"unknown proxy 'tset'.*tcet"):
+        evaluate([HALF_DEAD], ["tset"])
+
+
+WITHOUT_THE_REST = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"grpc", "google", "click", "prometheus_client", "grpc_status", "grpc_health"}:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+from archscore.spaces import nasbench201
+from archscore_server.engine import EvaluationConfig, evaluate
+network = nasbench201.NetworkConfig(4, 1)
+print(evaluate([nasbench201.parse("index:6111")], ["tcet"], EvaluationConfig(batch_size=8, network=network)))
+"""
+
+
+def test_the_engine_needs_torch_and_numpy_alone() -> None:
+    answer = subprocess.run([sys.executable, "-c", WITHOUT_THE_REST], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "Outcome.OK" in answer.stdout
+
+
+def test_configs_results_and_the_registry_do_not_load_torch() -> None:
+    script = "import sys; from archscore_server.engine import proxies, static, data; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,67 @@
+"""Statistics per layer against the reference figures."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_cases import case_id, cases
+
+from archscore.spaces import nasbench201
+from archscore_server.engine import EvaluationConfig, Init, Precision, passes
+from archscore_server.engine.networks import build
+from archscore_server.engine.statistics import STATISTICS, Saliency
+
+CASES = [case for case in cases("nasbench201") if case.get("layers")]
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_layers(case: dict[str, Any], precision: Precision) -> None:
+    config = EvaluationConfig(
+        batch_size=case["batch_size"],
+        resolution=case["resolution"],
+        num_classes=case["num_classes"],
+        seed=case["seed"],
+        init=Init(case.get("init", "kaiming_normal")),
+        precision=precision,
+        network=nasbench201.NetworkConfig(case["channels"], case["cells_per_stage"]),
+    )
+    cell, seeds = nasbench201.parse(case["encoding"]), [case["seed"]]
+    stack = build([cell], seeds, config, torch.device("cpu"))
+    statistics = passes.run(stack, seeds, ["snip", "logdet_eval", "logdet_train"], config)
+    present = stack.present[0]
+    assert [layer.weights for layer in stack.layers[0]] == [layer["weights"] for layer in case["layers"]]
+    snip = statistics["snip"]
+    assert isinstance(snip, Saliency)
+    found = {
+        "saliency_sum": snip.total[0],
+        "saliency_std": snip.deviation[0],
+        "logdet_eval": statistics["logdet_eval"][0],
+        "logdet_train": statistics["logdet_train"][0],
+    }
+    for name, values in found.items():
+        expected = [layer[name] for layer in case["layers"]]
+        tolerance = 1e-6 if precision is Precision.FLOAT64 else 1e-1
+        np.testing.assert_allclose(values[present], expected, rtol=tolerance, atol=1e-12, err_msg=name)
+        assert not values[~present].any(), "a slot without a layer has 0"
+
+
+def test_networks_with_seeds_of_their_own_share_a_stack() -> None:
+    config = EvaluationConfig(
+        batch_size=16, precision=Precision.FLOAT64, network=nasbench201.NetworkConfig(channels=4, cells_per_stage=1)
+    )
+    cells = [nasbench201.from_index(index) for index in (6111, 6111, 77)]
+    seeds = [3, 4, 3]
+    needs = list(STATISTICS)
+    together = passes.run(build(cells, seeds, config, torch.device("cpu")), seeds, needs, config)
+    for a, (cell, seed) in enumerate(zip(cells, seeds, strict=True)):
+        alone = passes.run(build([cell], [seed], config, torch.device("cpu")), [seed], needs, config)
+        for name in needs:
+            own, of_all = alone[name], together[name]
+            if isinstance(of_all, Saliency):
+                pairs = [(of_all.total[a], own.total[0]), (of_all.deviation[a], own.deviation[0])]
+            else:
+                pairs = [(of_all[a], own[0])]
+            for values, expected in pairs:
+                np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12, err_msg=name)

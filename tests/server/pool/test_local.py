@@ -1,0 +1,436 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.pool import (
+    Batch,
+    BatchFailedError,
+    DeviceInfo,
+    PoolInfo,
+    PoolStartError,
+    WorkerLostError,
+    local,
+)
+from archscore_server.pool.local import LocalPool
+from archscore_server.scheduler import Item, Scheduler
+from puppets import ExitingEngine, PuppetEngine, UnavailableEngine, cell, evaluation_of
+
+#: Nothing here takes this long: it keeps a test that hangs from hanging for ever.
+PATIENCE = 60
+
+
+def batch(proxy: str, *indices: int) -> Batch:
+    return Batch(tuple(cell(index) for index in indices), (proxy,), EvaluationConfig())
+
+
+class Results:
+    """What a batch has reported, and when it has reported something."""
+
+    def __init__(self) -> None:
+        self.stacks: list[list[tuple[int, Evaluation]]] = []
+        self.first = asyncio.Event()
+
+    def __call__(self, results: Any) -> None:
+        self.stacks.append(list(results))
+        self.first.set()
+
+    def value(self, proxy: str) -> int:
+        [[(_, evaluation)]] = self.stacks
+        return int(evaluation.scores[proxy].value or 0)
+
+
+class Readiness:
+    """Hears how many workers are ready."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, ready: int, workers: int) -> None:
+        self.heard.append((ready, workers))
+        self._changed.set()
+
+    async def until(self, ready: int) -> None:
+        while self.heard[-1][0] != ready:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+Start = Callable[..., Coroutine[Any, Any, LocalPool]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    pools = []
+
+    async def start(workers: int = 1, **kwargs: Any) -> LocalPool:
+        pool = LocalPool(device="cpu", workers=workers, threads=1, load=PuppetEngine, **kwargs)
+        pools.append(pool)
+        async with asyncio.timeout(PATIENCE):
+            await pool.start()
+        return pool
+
+    yield start
+    async with asyncio.timeout(PATIENCE):
+        for pool in pools:
+            await pool.stop()
+
+
+def children() -> set[int]:
+    """Processes that the main thread has started."""
+    pid = os.getpid()
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def belongings() -> tuple[set[int], int, int, int]:
+    """Processes, open files, threads and tasks."""
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    return children(), files, threading.active_count(), len(asyncio.all_tasks())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what nothing tells of: a process that appears, a thread that ends."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def pid_of(pool: LocalPool) -> int:
+    results = Results()
+    await pool.run(batch("pid", 1), results)
+    return results.value("pid")
+
+
+async def test_it_says_what_runs_in_the_workers(start: Start) -> None:
+    pool = await start(workers=2)
+    assert pool.info == PoolInfo("2.0", "1.0", (DeviceInfo("cpu", "puppet", 2, 1, 2**30),))
+    assert (pool.slots, pool.ready_workers, pool.max_batch) == (2, 2, 4)
+
+
+async def test_before_the_start_there_is_no_info() -> None:
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = LocalPool(device="cpu", load=PuppetEngine).info
+
+
+async def test_results_come_stack_by_stack(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    report = await pool.run(batch("tcet", 5, 6, 7), results)
+    assert results.stacks == [[(place, evaluation_of(cell(index)))] for place, index in enumerate((5, 6, 7))]
+    assert 0 <= report.compute_seconds < PATIENCE
+
+
+async def test_results_come_while_the_batch_runs(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    run = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
+    async with asyncio.timeout(PATIENCE):
+        await results.first.wait()
+    assert not run.done()
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_messages_may_be_larger_than_a_pipe(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    await pool.run(batch("tcet", *range(15_625)), results)
+    assert len(results.stacks) == 15_625
+
+
+async def test_what_a_library_prints_is_not_taken_for_a_message(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    await pool.run(batch("print", 1), results)
+    assert len(results.stacks) == 1
+
+
+async def test_threads_are_set_before_the_engine_loads(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    await pool.run(batch("threads", 1), results)
+    assert results.value("threads") == 1
+
+
+async def test_two_workers_run_at_once_and_a_third_batch_waits(start: Start) -> None:
+    pool = await start(workers=2)
+    hanging = [Results(), Results()]
+    runs = [asyncio.create_task(pool.run(batch("hang", 1, 2), results)) for results in hanging]
+    async with asyncio.timeout(PATIENCE):
+        for results in hanging:
+            await results.first.wait()
+    third = asyncio.create_task(pool.run(batch("tcet", 3), Results()))
+    await asyncio.sleep(0)
+    assert not third.done()
+    for run in (*runs, third):
+        run.cancel()
+    await asyncio.gather(*runs, third, return_exceptions=True)
+
+
+async def test_a_batch_that_raises_fails_and_its_worker_lives_on(start: Start) -> None:
+    pool = await start()
+    pid = await pid_of(pool)
+    results = Results()
+    with pytest.raises(BatchFailedError, match="no such luck"):
+        await pool.run(batch("raise", 1, 2), results)
+    assert results.stacks == [[(0, evaluation_of(cell(1)))]]
+    assert await pid_of(pool) == pid
+
+
+@pytest.mark.parametrize(
+    ("proxy", "ending"),
+    [("exit", "ended with exit code 7"), ("kill", "was killed by SIGKILL"), ("break", "ended with exit code 1")],
+)
+async def test_a_worker_that_ends_is_replaced(start: Start, proxy: str, ending: str) -> None:
+    readiness = Readiness()
+    pool = await start(on_workers_changed=readiness)
+    pid = await pid_of(pool)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(WorkerLostError, match=ending):
+            await pool.run(batch(proxy, 1, 2), Results())
+        assert await pid_of(pool) != pid
+    assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
+    assert pool.slots == 1
+
+
+async def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(start: Start) -> None:
+    pool = await start(workers=2)
+    pids = {await pid_of(pool), await pid_of(pool)}
+    results = Results()
+    hanging = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
+    async with asyncio.timeout(PATIENCE):
+        await results.first.wait()
+        free = await pid_of(pool)
+        [busy] = pids - {free}
+        os.kill(busy, signal.SIGKILL)
+        with pytest.raises(WorkerLostError, match="SIGKILL"):
+            await hanging
+        assert results.stacks == [[(0, evaluation_of(cell(1)))]]
+        assert await pid_of(pool) == free
+
+
+async def test_a_worker_killed_while_it_is_free_is_replaced(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(on_workers_changed=readiness)
+    pid = await pid_of(pool)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await readiness.until(0)
+        await readiness.until(1)
+        assert await pid_of(pool) != pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_workers_do_not_heed_signals_meant_for_the_front_end(start: Start, number: signal.Signals) -> None:
+    pool = await start()
+    pid = await pid_of(pool)
+    os.kill(pid, number)
+    assert await pid_of(pool) == pid
+
+
+async def test_a_cancelled_batch_is_finished_and_its_results_are_dropped(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    run = asyncio.create_task(pool.run(batch("tcet", *range(1000)), results))
+    async with asyncio.timeout(PATIENCE):
+        await results.first.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        heard = len(results.stacks)
+        await pool.run(batch("tcet", 7), Results())
+    assert len(results.stacks) == heard
+
+
+async def test_a_caller_that_raises_gets_its_error_and_the_pool_goes_on(start: Start) -> None:
+    pool = await start()
+
+    def on_results(results: Any) -> None:
+        raise KeyError("a fault of the caller")
+
+    with pytest.raises(KeyError):
+        await pool.run(batch("tcet", 1, 2), on_results)
+    await pool.run(batch("tcet", 1), Results())
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        (UnavailableEngine, "CUDA is not available: no GPU"),
+        (ExitingEngine, "ended with exit code 9 before it was ready"),
+    ],
+)
+async def test_a_pool_that_cannot_start_says_why_and_leaves_nothing(engine: Any, reason: str) -> None:
+    before = children()
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=engine)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(PoolStartError, match=reason):
+            await pool.start()
+    assert children() == before
+    await pool.stop()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing() -> None:
+    before = children()
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+    start = asyncio.create_task(pool.start())
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: children() != before)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+    assert children() == before
+
+
+async def test_stop_ends_a_start_that_is_under_way() -> None:
+    before = children()
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+    start = asyncio.create_task(pool.start())
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: children() != before)
+        await pool.stop()
+        assert children() == before
+        with pytest.raises(PoolStartError, match="stopped"):
+            await start
+
+
+async def test_stop_right_after_start_leaves_nothing() -> None:
+    before = children()
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+    async with asyncio.timeout(PATIENCE):
+        await pool.start()
+        await pool.stop()
+    assert children() == before
+
+
+async def test_stop_leaves_no_process_no_thread_and_no_file() -> None:
+    async def use() -> None:
+        pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+        await pool.start()
+        results = Results()
+        hanging = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
+        await results.first.wait()
+        await pool.run(batch("tcet", 1, 2), Results())
+        waiting = [asyncio.create_task(pool.run(batch("hang", 3, 4), Results())) for _ in range(2)]
+        await asyncio.sleep(0)
+        await pool.stop()
+        for run in (hanging, *waiting):
+            with pytest.raises(WorkerLostError):
+                await run
+
+    async with asyncio.timeout(PATIENCE):
+        # Threads of asyncio that still hold on to processes of other tests.
+        await until(lambda: not any(thread.name.startswith("waitpid") for thread in threading.enumerate()))
+        before = belongings()
+        await use()
+        await until(lambda: belongings() == before)
+
+
+def test_workers_do_not_outlive_a_front_end_that_is_killed() -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio
+        from archscore_server.engine import EvaluationConfig
+        from archscore_server.pool import Batch
+        from archscore_server.pool.local import LocalPool
+        from puppets import PuppetEngine, cell
+
+        async def main():
+            pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+            await pool.start()
+            hang = Batch((cell(1), cell(2)), ("hang",), EvaluationConfig())
+            await pool.run(hang, lambda results: print("hangs", flush=True))
+
+        asyncio.run(main())
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as front_end:
+        assert front_end.stdout
+        assert front_end.stdout.readline() == b"hangs\n"
+        front_end.kill()
+        # The workers, one busy and one free, share its stderr: that closes when the last of them is gone.
+        _, complaints = front_end.communicate(timeout=PATIENCE)
+    assert complaints == b""
+
+
+async def test_nothing_is_lost_while_workers_are_killed(start: Start) -> None:
+    """A scheduler over a pool whose workers are killed all the time, one by one."""
+    readiness = Readiness()
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine, on_workers_changed=readiness)
+    scheduler = Scheduler(pool, max_queued=20_000, batch_delay=0, max_batch=64)
+    async with asyncio.timeout(PATIENCE):
+        await scheduler.start()
+        waiters = scheduler.submit([Item(cell(index), ("tcet",), EvaluationConfig()) for index in range(15_000)])
+        waiters[0].add_done_callback(lambda waiter: os.kill(max(children()), signal.SIGKILL))
+        for number in range(8):
+            await waiters[1000 * number].result()
+            os.kill((min if number % 2 else max)(children()), signal.SIGKILL)
+            await readiness.until(1)
+        await scheduler.drain()
+        await scheduler.stop()
+    assert [waiter.outcome for waiter in waiters] == [evaluation_of(cell(index)) for index in range(15_000)]
+
+
+@pytest.mark.parametrize(("visible", "expected"), [(None, ["0", "1", "0"]), ("3, GPU-5", ["3", "GPU-5", "3"])])
+async def test_each_worker_sees_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: list[str]
+) -> None:
+    async def probe_gpus() -> list[str]:
+        return ["a GPU", "another GPU"]
+
+    monkeypatch.setattr(local, "probe_gpus", probe_gpus)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pool = LocalPool(device="auto", workers=3, threads=1, load=PuppetEngine)
+    async with asyncio.timeout(PATIENCE):
+        await pool.start()
+        await pool.stop()
+    assert [seat.variables["CUDA_VISIBLE_DEVICES"] for seat in pool._seats] == expected
+    assert [(device.kind, device.workers) for device in pool.info.devices] == [("cuda", 2), ("cuda", 1)]
+    assert pool.max_batch == 128
+
+
+@pytest.mark.slow
+async def test_workers_evaluate_with_torch_unless_told_otherwise() -> None:
+    pool = LocalPool(device="cpu", workers=1)
+    results = Results()
+    config = EvaluationConfig(batch_size=4, resolution=8)
+    async with asyncio.timeout(PATIENCE):
+        await pool.start()
+        try:
+            await pool.run(Batch((cell(6111), cell(7)), ("parameters", "tcet"), config), results)
+        finally:
+            await pool.stop()
+    assert pool.info.torch_version
+    [device] = pool.info.devices
+    assert device.kind == "cpu"
+    assert device.memory_bytes > 2**30
+    evaluations = dict(pair for stack in results.stacks for pair in stack)
+    assert sorted(evaluations) == [0, 1]
+    assert list(evaluations[0].scores) == ["parameters", "tcet"]
+
+
+@pytest.mark.slow
+async def test_cuda_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(PoolStartError, match="CUDA is not available"):
+            await LocalPool(device="cuda").start()

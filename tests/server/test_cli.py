@@ -1,0 +1,191 @@
+"""The command line: settings, errors at start, and a real server with real workers that is started and stopped."""
+
+import dataclasses
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import grpc
+import pytest
+from click.testing import CliRunner
+
+from archscore.spaces import nasbench201
+from archscore.v1 import scoring_pb2, scoring_pb2_grpc
+from archscore_server import cli
+from archscore_server.config import Limits, Settings
+from support.serving import many, one
+
+COMMAND = [sys.executable, "-m", "archscore_server"]
+ANNOUNCEMENT = re.compile(r"archscore-server listening on (127\.0\.0\.1:\d+) metrics on (127\.0\.0\.1:\d+)\n")
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """Runs the command line and returns the settings that it would serve with."""
+
+    def run(*arguments, **environment):
+        seen = []
+
+        async def serve(settings, announce):
+            seen.append(settings)
+
+        monkeypatch.setattr(cli, "serve", serve)
+        monkeypatch.setattr(cli.logs, "configure", lambda level: None)
+        result = CliRunner().invoke(cli.main, arguments, env=environment, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        [settings] = seen
+        return settings
+
+    return run
+
+
+def test_defaults(settings_of):
+    assert settings_of() == Settings()
+
+
+def test_options_and_environment(settings_of, tmp_path):
+    settings = settings_of(
+        "--port", "0", "--workers", "3", ARCHSCORE_METRICS_PORT="1", ARCHSCORE_DATA_DIR=str(tmp_path)
+    )
+    assert settings == Settings(port=0, workers=3, metrics_port=1, data_dir=tmp_path)
+
+
+def test_every_option_has_its_variable(settings_of):
+    """Options beat variables; each field of Settings and Limits can be set both ways."""
+    fields = len(dataclasses.fields(Settings)) - 1 + len(dataclasses.fields(Limits))
+    assert len({option.name for option in cli.main.params} - {"version", "log_level"}) == fields
+    settings = settings_of(
+        "--limit-repeats", "7", ARCHSCORE_LIMIT_REPEATS="8", ARCHSCORE_LIMIT_CHANNELS="9", ARCHSCORE_MAX_BATCH="5"
+    )
+    assert settings == Settings(limits=Limits(max_repeats=7, max_channels=9), max_batch=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--workers", "0"],
+        ["--device", "tpu"],
+        ["--data-dir", "/no/such"],
+        ["--nothing"],
+        ["nothing"],
+    ],
+)
+def test_wrong_options(arguments):
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "Error" in result.output
+
+
+def test_without_the_extra_it_says_what_to_install():
+    code = (
+        "import sys\n"
+        "for name in ('click', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        "from archscore_server.__main__ import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "archscore-server needs what its extra brings (missing: click, torch): pip install 'archscore[server]'\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def test_a_port_in_use_is_a_readable_error(option):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = subprocess.run(
+            [*COMMAND, "--port", "0", "--metrics-port", "0", option, port],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def process():
+    """A real server on free ports, with a small worker, and its address."""
+    arguments = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--workers", "1", "--threads", "1"]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            yield server
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def announced(server):
+    line = server.stdout.readline()
+    match = ANNOUNCEMENT.fullmatch(line)
+    assert match, (line, server.stderr.read() if not line else "")
+    return match[1], match[2]
+
+
+def ended(server, timeout):
+    """What else the server said, once it has ended well."""
+    stdout, stderr = server.communicate(timeout=timeout)
+    assert server.returncode == 0, stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert "ERROR" not in stderr
+    return stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_a_signal_and_finishes_its_work(process, number):
+    address, metrics = announced(process)
+    config = scoring_pb2.EvaluationConfig(
+        batch_size=16, nasbench201=scoring_pb2.NasBench201Config(channels=4, cells_per_stage=1)
+    )
+    with grpc.insecure_channel(address) as channel:
+        stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+        response = stub.ScoreArchitecture(one("index:6111", ["tcet", "snip"], config=config), timeout=60)
+        assert all(score.HasField("value") for score in response.evaluation.scores)
+        encodings = [nasbench201.from_index(index).format() for index in range(100)]
+        call = stub.ScoreArchitectures(many(encodings, config=config), timeout=60)
+        first = next(call)
+        process.send_signal(number)
+        results = [*first.results, *(result for response in call for result in response.results)]
+    assert sorted(result.index for result in results) == list(range(100))
+    assert all(result.HasField("evaluation") for result in results)
+    ended(process, timeout=30)
+    with pytest.raises(OSError, match=r"refused|reset"):
+        urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5)
+
+
+@pytest.mark.slow
+def test_a_second_signal_does_not_wait(process):
+    address, _ = announced(process)
+    with grpc.insecure_channel(address) as channel:
+        stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+        call = stub.ScoreArchitectures(many([f"index:{index}" for index in range(1_000)]), timeout=60)
+        next(call)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        codes = {result.error.code for response in call for result in response.results}
+    assert grpc.StatusCode.UNAVAILABLE.value[0] in codes
+    ended(process, timeout=10)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_a_signal_before_it_is_ready(process):
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    ended(process, timeout=20)

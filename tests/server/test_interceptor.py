@@ -1,0 +1,156 @@
+"""What every RPC of every service gets: decoding errors, unexpected errors, counting."""
+
+import logging
+
+import grpc
+import pytest
+from google.rpc import code_pb2, error_details_pb2
+
+from archscore.spaces import nasbench201
+from archscore.v1 import scoring_pb2
+from support.serving import TIMEOUT, details, eventually, many, one, reason, status_of, violations
+
+CELL = nasbench201.from_index(6111).format()
+SERVICE = "archscore.v1.ScoringService"
+UNARY = ["ScoreArchitecture", "DescribeArchitecture", "ListProxies", "ListSearchSpaces", "GetServerInfo"]
+UNDECODABLE = {
+    "no field": b"\xff\xff\xff\xff",
+    "cut short": b"\x0a\x7fabc",
+    "wrong wire type": b"\x0b",
+    "not UTF-8": b"\x12\x02\xff\xfe",
+}
+
+
+def raw_call(channel, method, sent):
+    if method.endswith("ServerReflectionInfo"):
+        return channel.stream_stream(f"/{method}")(iter([sent]), timeout=TIMEOUT)
+    make = channel.unary_stream if method.endswith(("ScoreArchitectures", "Watch")) else channel.unary_unary
+    return make(f"/{method}")(sent, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(f"{SERVICE}/{method}" for method in UNARY),
+        f"{SERVICE}/ScoreArchitectures",
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_undecodable_bytes_are_invalid_on_every_rpc(served, method):
+    status = await status_of(raw_call(served.channel, method, b"\xff\xff\xff\xff"))
+    assert status.code == code_pb2.INVALID_ARGUMENT
+    assert violations(status) == {"": "the request cannot be decoded as a message of the method's request type"}
+    assert served.metric("archscore_rpcs_total", method=method, code="INVALID_ARGUMENT") == 1
+    assert served.metric("archscore_rpc_seconds_count", method=method) == 1
+
+
+@pytest.mark.parametrize("sent", UNDECODABLE.values(), ids=UNDECODABLE)
+async def test_whatever_makes_bytes_undecodable(served, sent):
+    for method in ("ScoreArchitecture", "ScoreArchitectures"):
+        status = await status_of(raw_call(served.channel, f"{SERVICE}/{method}", sent))
+        assert status.code == code_pb2.INVALID_ARGUMENT
+
+
+async def test_undecodable_bytes_late_in_a_stream(served):
+    async def requests():
+        yield b"\x3a\x00"  # list_services
+        yield b"\xff\xff"
+
+    call = served.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(requests())
+    assert SERVICE.encode() in await call.read()
+    assert (await status_of(call)).code == code_pb2.INVALID_ARGUMENT
+
+
+async def test_empty_bytes_are_an_empty_message(served):
+    status = await status_of(raw_call(served.channel, f"{SERVICE}/ScoreArchitecture", b""))
+    assert list(violations(status)) == ["architecture.space", "proxies"]
+
+
+async def test_unexpected_errors_tell_the_log_and_not_the_client(served, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("archscore_server.requests.scoring_request", fail)
+    for method, request in ((served.stub.ScoreArchitecture, one(CELL)), (served.stub.ScoreArchitectures, many([CELL]))):
+        caplog.clear()
+        status = await status_of(method(request, timeout=TIMEOUT))
+        assert status.code == code_pb2.INTERNAL
+        assert reason(status) == "INTERNAL"
+        request_id = details(status)[error_details_pb2.ErrorInfo].metadata["request_id"]
+        assert request_id in status.message
+        assert "secret" not in str(status)
+        [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert "secret" in str(record.exc_info[1])
+
+
+async def test_errors_after_the_first_response_too(served, monkeypatch):
+    served.pool.gate.clear()
+    call = served.stub.ScoreArchitectures(many(["garbage", CELL]), timeout=TIMEOUT)
+    await call.read()
+
+    def fail(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("archscore_server.responses.evaluation_message", fail)
+    served.pool.gate.set()
+    assert (await status_of(call)).code == code_pb2.INTERNAL
+
+
+async def test_unknown_methods_are_counted_together(served):
+    for method in ("/archscore.v1.ScoringService/Nothing", "/no.Service/Method", "/x"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.channel.unary_unary(method)(b"", timeout=TIMEOUT)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert served.metric("archscore_rpcs_total", method="other", code="UNIMPLEMENTED") == 3
+
+
+async def test_answers_are_counted_before_they_are_seen(served):
+    labels = {"method": f"{SERVICE}/ScoreArchitecture"}
+    for count in range(1, 20):
+        await served.stub.ScoreArchitecture(one(CELL), timeout=TIMEOUT)
+        assert served.metric("archscore_rpcs_total", code="OK", **labels) == count
+        await status_of(served.stub.ScoreArchitecture(one(""), timeout=TIMEOUT))
+        assert served.metric("archscore_rpcs_total", code="INVALID_ARGUMENT", **labels) == count
+
+
+async def test_cancelled_and_late_calls_are_counted(served, caplog):
+    served.pool.gate.clear()
+    call = served.stub.ScoreArchitectures(many([CELL, "garbage"]), timeout=TIMEOUT)
+    await call.read()
+    call.cancel()
+    late = served.stub.ScoreArchitecture(one(CELL), timeout=0.1)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await late
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for method, code in (("ScoreArchitectures", "CANCELLED"), ("ScoreArchitecture", "DEADLINE_EXCEEDED")):
+        labels = {"method": f"{SERVICE}/{method}", "code": code}
+        await eventually(lambda labels=labels: served.metric("archscore_rpcs_total", **labels) == 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_health_of_an_unknown_service_is_its_own_error(served):
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    health = health_pb2_grpc.HealthStub(served.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await health.Check(health_pb2.HealthCheckRequest(service="no.such"), timeout=TIMEOUT)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_lists_and_describes_the_services(served):
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    reflection = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+    ]
+    listed, described = [response async for response in reflection.ServerReflectionInfo(iter(asked), timeout=TIMEOUT)]
+    assert {service.name for service in listed.list_services_response.service} == {
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert scoring_pb2.DESCRIPTOR.serialized_pb in described.file_descriptor_response.file_descriptor_proto

@@ -1,0 +1,708 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from archscore_server.engine import EvaluationConfig
+from archscore_server.pool import Batch, BatchReport
+from archscore_server.scheduler import (
+    ArchitectureFailedError,
+    DeadlineExceededError,
+    Item,
+    Priority,
+    QueueFullError,
+    Scheduler,
+    StoppingError,
+    Waiter,
+)
+from puppets import Clock, PuppetPool, Run, cell, evaluation_of, settle
+
+CONFIG = EvaluationConfig()
+OTHER = EvaluationConfig(seed=1)
+TCET = ("tcet",)
+
+
+def items(*indices: int, config: EvaluationConfig = CONFIG, proxies: tuple[str, ...] = TCET) -> list[Item]:
+    return [Item(cell(index), proxies, config) for index in indices]
+
+
+class Log:
+    """An observer that keeps what it hears, queue depths apart."""
+
+    def __init__(self) -> None:
+        self.depths: list[int] = []
+        self.events: list[tuple[Any, ...]] = []
+
+    def queue_depth_changed(self, queued: int) -> None:
+        self.depths.append(queued)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.events.append((name, *arguments))
+
+    def counts(self, name: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.events if event[0] == name]
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+Start = Callable[..., Coroutine[Any, Any, Scheduler]]
+
+
+@pytest.fixture
+async def start(clock: Clock, log: Log) -> AsyncIterator[Start]:
+    schedulers = []
+
+    async def start(pool: PuppetPool, *, max_queued: int = 100, batch_delay: float = 0, **kwargs: Any) -> Scheduler:
+        scheduler = Scheduler(pool, max_queued=max_queued, batch_delay=batch_delay, observer=log, clock=clock, **kwargs)
+        schedulers.append(scheduler)
+        await scheduler.start()
+        await settle()
+        return scheduler
+
+    yield start
+    for scheduler in schedulers:
+        await scheduler.stop()
+        assert (scheduler.queued, scheduler.in_flight) == (0, 0)
+        assert not scheduler._queue._groups
+        assert not scheduler._queue._held
+        assert not len(scheduler._queue._ready)
+
+
+async def busy(scheduler: Scheduler, pool: PuppetPool) -> Run:
+    """Keeps a slot busy with a cell that no test uses, so that everything else waits."""
+    scheduler.submit(items(15_000 + len(pool.runs)))
+    await settle()
+    return pool.last
+
+
+def outcomes(waiters: list[Waiter]) -> list[object]:
+    return [
+        type(waiter.outcome) if waiter.done and isinstance(waiter.outcome, Exception) else waiter.done
+        for waiter in waiters
+    ]
+
+
+# Results
+
+
+async def test_results_reach_their_waiters_as_stacks_finish(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 2, 3))
+    await settle()
+    [run] = pool.runs
+    assert run.batch == Batch((cell(1), cell(2), cell(3)), TCET, CONFIG)
+    assert (scheduler.queued, scheduler.in_flight) == (0, 3)
+
+    await run.report(1)
+    assert [waiter.done for waiter in waiters] == [False, True, False]
+    assert await waiters[1].result() == evaluation_of(cell(2))
+    await run.report(0, 2)
+    await run.end()
+    assert [await waiter.result() for waiter in waiters] == [evaluation_of(cell(index)) for index in (1, 2, 3)]
+    assert scheduler.in_flight == 0
+
+
+async def test_done_callbacks_hear_of_results_and_of_nothing_after_leaving(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    done: list[Waiter] = []
+    stays, leaves = scheduler.submit(items(1, 2))
+    for waiter in (stays, leaves):
+        waiter.add_done_callback(done.append)
+    await settle()
+    leaves.leave()
+    await pool.last.finish()
+    assert done == [stays]
+    assert stays.outcome == evaluation_of(cell(1))
+    assert not leaves.done
+    with pytest.raises(asyncio.CancelledError):
+        await leaves.result()
+
+
+async def test_cancelling_result_does_not_end_the_interest(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    [waiter] = scheduler.submit(items(1))
+    task = asyncio.create_task(waiter.result())
+    await settle()
+    task.cancel()
+    await settle()
+    await pool.last.finish()
+    assert await waiter.result() == evaluation_of(cell(1))
+
+
+async def test_an_empty_submission_has_no_waiters(start: Start) -> None:
+    assert (await start(PuppetPool())).submit([]) == []
+
+
+# Merging
+
+
+async def test_equal_items_are_evaluated_once(start: Start, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    first = scheduler.submit(items(1, 1))
+    second = scheduler.submit(items(1, 2))
+    assert scheduler.queued == 2
+    await running.finish()
+    third = scheduler.submit(items(2))  # running by now
+    assert pool.last.indices == [1, 2]
+    await pool.last.finish()
+    assert [waiter.outcome for waiter in first + second + third] == [evaluation_of(cell(i)) for i in (1, 1, 1, 2, 2)]
+    assert len(pool.runs) == 2
+    assert log.counts("merged") == [(1,), (1,), (1,)]
+
+
+@pytest.mark.parametrize("difference", [{"config": OTHER}, {"proxies": ("snip",)}])
+async def test_items_that_differ_in_anything_are_not_merged(start: Start, difference: dict[str, Any]) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    scheduler.submit(items(1))
+    scheduler.submit(items(1, **difference))
+    assert scheduler.queued == 2
+
+
+async def test_what_has_been_answered_is_evaluated_anew(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    for _ in range(2):
+        scheduler.submit(items(1))
+        await settle()
+        await pool.last.finish()
+    assert [run.indices for run in pool.runs] == [[1], [1]]
+
+
+async def test_a_queued_item_goes_with_its_last_waiter(start: Start, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    [first] = scheduler.submit(items(1))
+    [second, other] = scheduler.submit(items(1, 2))
+    first.leave()
+    first.leave()
+    assert scheduler.queued == 2
+    second.leave()
+    assert scheduler.queued == 1
+    assert log.counts("cancelled") == [(1,)]
+    await running.finish()
+    assert pool.last.indices == [2]
+    await pool.last.finish()
+    assert other.done
+    other.leave()
+
+
+async def test_the_result_of_a_running_item_that_nobody_waits_for_is_dropped(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    [leaves, stays] = scheduler.submit(items(1, 2))
+    await settle()
+    leaves.leave()
+    assert scheduler.in_flight == 2
+    await pool.last.finish()
+    assert stays.done
+    assert scheduler.in_flight == 0
+
+
+async def test_a_running_item_that_lost_its_waiters_can_be_joined_again(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    [waiter] = scheduler.submit(items(1))
+    await settle()
+    waiter.leave()
+    [again] = scheduler.submit(items(1))
+    await pool.last.finish()
+    assert again.outcome == evaluation_of(cell(1))
+    assert len(pool.runs) == 1
+
+
+# Order and batches
+
+
+async def test_urgent_work_goes_first_and_equals_in_order_of_arrival(start: Start) -> None:
+    pool = PuppetPool(max_batch=2)
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    scheduler.submit(items(1, config=OTHER), priority=Priority.BULK)
+    scheduler.submit(items(2, 3, 4))
+    scheduler.submit(items(5), priority=Priority.INTERACTIVE)
+    await running.finish()
+    for expected in ([5, 2], [3, 4], [1]):
+        assert pool.last.indices == expected
+        await pool.last.finish()
+
+
+async def test_a_more_urgent_waiter_raises_the_priority(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    scheduler.submit(items(1, 2), priority=Priority.BULK)
+    scheduler.submit(items(3))
+    scheduler.submit(items(2), priority=Priority.INTERACTIVE)
+    scheduler.submit(items(2), priority=Priority.BULK)
+    await running.finish()
+    for expected in ([2], [3], [1]):
+        assert pool.last.indices == expected
+        await pool.last.finish()
+
+
+async def test_a_batch_has_one_config_and_one_set_of_proxies(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    scheduler.submit(
+        [*items(1), *items(2, config=OTHER), *items(3), *items(4, proxies=("snip",)), *items(5, config=OTHER)]
+    )
+    await running.finish()
+    for expected in ([1, 3], [2, 5], [4]):
+        assert pool.last.indices == expected
+        await pool.last.finish()
+
+
+async def test_idle_slots_share(start: Start) -> None:
+    pool = PuppetPool(slots=3, max_batch=100)
+    scheduler = await start(pool)
+    scheduler.submit(items(*range(10)))
+    await settle()
+    assert [len(run.indices) for run in pool.runs] == [4, 4, 2]
+
+
+async def test_a_slot_leaves_their_share_to_busy_slots(start: Start, log: Log) -> None:
+    pool = PuppetPool(slots=2, max_batch=100)
+    scheduler = await start(pool)
+    first, second = await busy(scheduler, pool), await busy(scheduler, pool)
+    scheduler.submit(items(*range(9)))
+    await first.finish()
+    # 9 wait and 1 runs: 5 for each slot.
+    assert pool.last.indices == [0, 1, 2, 3, 4]
+    await second.finish()
+    assert pool.last.indices == [5, 6, 7, 8]
+    assert log.counts("batch_started") == [(1, "waited"), (1, "waited"), (5, "waited"), (4, "waited")]
+
+
+async def test_a_full_queue_makes_full_batches(start: Start, log: Log) -> None:
+    pool = PuppetPool(slots=1, max_batch=4)
+    scheduler = await start(pool, batch_delay=1.0)
+    scheduler.submit(items(*range(9)))
+    await settle()
+    for expected in ([0, 1, 2, 3], [4, 5, 6, 7], [8]):
+        assert pool.last.indices == expected
+        await pool.last.finish()
+    assert log.counts("batch_started") == [(4, "full"), (4, "full"), (1, "waited")]
+    assert log.counts("batch_ended") == [(4, 0.0, 1.0), (4, 0.0, 1.0), (1, 0.0, 1.0)]
+
+
+async def test_a_free_slot_waits_for_more_but_not_longer_than_the_delay(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool, batch_delay=1.0)
+    scheduler.submit(items(1))
+    await clock.advance(0.9)
+    scheduler.submit(items(2))
+    await settle()
+    assert not pool.runs
+    await clock.advance(0.1)
+    assert pool.last.indices == [1, 2]
+
+
+async def test_a_batch_that_fills_goes_at_once(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=2)
+    scheduler = await start(pool, batch_delay=1.0)
+    scheduler.submit(items(1))
+    await clock.advance(0.5)
+    scheduler.submit(items(2))
+    await settle()
+    assert pool.last.indices == [1, 2]
+
+
+async def test_a_group_that_is_held_does_not_hold_a_full_one(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=2)
+    scheduler = await start(pool, batch_delay=1.0)
+    scheduler.submit(items(1), priority=Priority.INTERACTIVE)
+    scheduler.submit(items(2, 3, config=OTHER), priority=Priority.BULK)
+    await settle()
+    assert pool.last.indices == [2, 3]
+    await pool.last.finish()
+    await clock.advance(1.0)
+    assert pool.last.indices == [1]
+
+
+async def test_the_hold_begins_anew_when_everyone_has_left(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool, batch_delay=1.0)
+    [waiter] = scheduler.submit(items(1))
+    await clock.advance(0.9)
+    waiter.leave()
+    scheduler.submit(items(2))
+    await clock.advance(0.9)
+    assert not pool.runs
+    await clock.advance(0.1)
+    assert pool.last.indices == [2]
+
+
+async def test_the_batch_size_can_be_set(start: Start) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool, max_batch=3)
+    scheduler.submit(items(*range(4)))
+    await settle()
+    assert pool.last.indices == [0, 1, 2]
+
+
+# Admission
+
+
+async def test_a_full_queue_takes_all_of_a_submission_or_nothing(start: Start, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool, max_queued=3)
+    await busy(scheduler, pool)  # running: does not count
+    scheduler.submit(items(1, 2))
+    with pytest.raises(QueueFullError) as caught:
+        scheduler.submit(items(3, 4))
+    assert caught.value.retry_after > 0
+    assert scheduler.queued == 2
+    # What is in flight already, and repetitions, need no room.
+    scheduler.submit(items(3, 3, 2, 1, 15_000))
+    assert scheduler.queued == 3
+    scheduler.submit(items(3))
+    with pytest.raises(QueueFullError):
+        scheduler.submit(items(4))
+    assert log.depths[-1] == 3
+
+
+async def test_retry_after_follows_the_service_rate(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(slots=2, max_batch=1)
+    scheduler = await start(pool, max_queued=1)
+    for index in range(40):
+        scheduler.submit(items(index))
+        await settle()
+        await clock.advance(3.0)
+        await pool.last.finish()
+    first, second = await busy(scheduler, pool), await busy(scheduler, pool)
+    assert {first, second} == set(pool.running)
+    scheduler.submit(items(100))
+    with pytest.raises(QueueFullError) as caught:
+        scheduler.submit(items(*range(200, 204)))
+    # Four too many, 3 s each, on two slots.
+    assert caught.value.retry_after == pytest.approx(6.0, rel=0.01)
+    with pytest.raises(QueueFullError) as caught:
+        scheduler.submit(items(*range(200, 400)))
+    assert caught.value.retry_after == 60.0
+
+
+# Deadlines
+
+
+async def test_an_item_whose_deadline_passes_in_the_queue_is_not_evaluated(
+    start: Start, clock: Clock, log: Log
+) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    late = scheduler.submit(items(1, 2), deadline=clock.now + 5)
+    [patient] = scheduler.submit(items(3))
+    await clock.advance(4.9)
+    assert outcomes(late) == [False, False]
+    await clock.advance(0.1)
+    assert outcomes(late) == [DeadlineExceededError] * 2
+    with pytest.raises(DeadlineExceededError):
+        await late[0].result()
+    assert scheduler.queued == 1
+    assert log.counts("expired") == [(2,)]
+    await running.finish()
+    assert pool.last.indices == [3]
+    await pool.last.finish()
+    assert patient.done
+
+
+async def test_an_item_lives_until_the_latest_deadline_of_its_waiters(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    running = await busy(scheduler, pool)
+    [short] = scheduler.submit(items(1), deadline=clock.now + 5)
+    [long] = scheduler.submit(items(1), deadline=clock.now + 10)
+    await clock.advance(5)
+    assert outcomes([short, long]) == [DeadlineExceededError, False]
+    await running.finish()
+    await pool.last.finish()
+    assert long.outcome == evaluation_of(cell(1))
+
+
+async def test_a_waiter_of_a_running_item_hears_of_its_deadline_at_once(start: Start, clock: Clock, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    [waiter] = scheduler.submit(items(1), deadline=clock.now + 5)
+    await settle()
+    await clock.advance(5)
+    assert outcomes([waiter]) == [DeadlineExceededError]
+    assert log.counts("expired") == []
+    await pool.last.finish()
+    assert scheduler.in_flight == 0
+
+
+async def test_a_deadline_that_the_timer_missed_counts_when_a_batch_starts(
+    start: Start, clock: Clock, log: Log
+) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 2), deadline=clock.now)
+    [patient] = scheduler.submit(items(2, config=OTHER))
+    await settle()
+    assert outcomes(waiters) == [DeadlineExceededError] * 2
+    assert [run.batch.config for run in pool.runs] == [OTHER]
+    assert log.counts("expired") == [(2,)]
+    await pool.last.finish()
+    assert patient.done
+
+
+async def test_no_timer_outlives_its_waiters(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 2), deadline=clock.now + 5)
+    [leaves] = scheduler.submit(items(3), deadline=clock.now + 5)
+    await settle()
+    leaves.leave()
+    while not all(waiter.done for waiter in waiters):
+        await pool.last.finish()
+    timers = [waiter.deadline._timer for waiter in (*waiters, leaves) if waiter.deadline]
+    assert all(timer.cancelled() for timer in timers)
+
+
+# Lost workers and failed batches
+
+
+async def test_what_a_lost_worker_had_not_reported_is_run_again_in_halves(start: Start, log: Log) -> None:
+    pool = PuppetPool(max_batch=5)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(0, 1, 2, 3, 4))
+    fresh = scheduler.submit(items(5))
+    await settle()
+    await pool.last.report(1)
+    await pool.last.lose()
+    for expected in ([0, 2], [3, 4], [5]):
+        assert pool.last.indices == expected
+        await pool.last.finish()
+    assert [waiter.outcome for waiter in waiters + fresh] == [evaluation_of(cell(index)) for index in range(6)]
+    assert log.counts("retried") == [(4, "worker_lost")]
+    assert log.counts("batch_started") == [(5, "full"), (2, "retry"), (2, "retry"), (1, "waited")]
+    assert log.counts("batch_ended")[0] == (5, 0.0, None)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_only_the_architecture_that_kills_its_workers_fails(start: Start, slots: int) -> None:
+    pool = PuppetPool(slots=slots, max_batch=8)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(*range(16)))
+    await settle()
+    lone_deaths = 0
+    while pool.running:
+        run = pool.running[0]
+        if 11 in run.indices:
+            lone_deaths += run.indices == [11]
+            await run.lose()
+        else:
+            await run.finish()
+    assert lone_deaths == 3
+    assert outcomes(waiters) == [True] * 11 + [ArchitectureFailedError] + [True] * 4
+    with pytest.raises(ArchitectureFailedError, match="3 worker processes died"):
+        await waiters[11].result()
+
+
+async def test_deaths_in_company_do_not_count(start: Start) -> None:
+    pool = PuppetPool(max_batch=8)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(*range(8)))
+    await settle()
+    while len(pool.last.indices) > 1:
+        await pool.last.lose()
+    for _ in range(2):
+        await pool.last.lose()
+    while pool.running:
+        await pool.last.finish()
+    assert outcomes(waiters) == [True] * 8
+
+
+async def test_only_the_architecture_that_raises_fails_and_without_the_engines_words(start: Start, log: Log) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(0, 1, 2, 3))
+    await settle()
+    runs = []
+    while pool.running:
+        runs.append(pool.last.indices)
+        await (pool.last.fail() if 2 in pool.last.indices else pool.last.finish())
+    assert runs == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
+    assert outcomes(waiters) == [True, True, ArchitectureFailedError, True]
+    assert "secret" not in str(waiters[2].outcome)
+    assert log.counts("retried") == [(4, "batch_failed"), (2, "batch_failed")]
+
+
+async def test_every_waiter_of_a_failed_architecture_hears_of_it(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 1))
+    await settle()
+    await pool.last.fail()
+    assert outcomes(waiters) == [ArchitectureFailedError] * 2
+    [again] = scheduler.submit(items(1))
+    await settle()
+    await pool.last.finish()
+    assert again.outcome == evaluation_of(cell(1))
+
+
+async def test_what_a_batch_ends_without_is_treated_as_failed(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 2))
+    await settle()
+    await pool.last.report(0)
+    await pool.last.end()
+    assert pool.last.indices == [2]
+    await pool.last.end()
+    assert outcomes(waiters) == [True, ArchitectureFailedError]
+
+
+async def test_a_pool_that_raises_anything_else_is_treated_as_failed(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1))
+    await settle()
+    pool.last.ending.set_exception(OSError("no more files"))
+    await settle()
+    assert outcomes(waiters) == [ArchitectureFailedError]
+
+
+async def test_what_nobody_waits_for_is_not_run_again(start: Start, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    first, second = scheduler.submit(items(1, 2))
+    await settle()
+    first.leave()
+    await pool.last.lose()
+    assert pool.last.indices == [2]
+    second.leave()
+    await pool.last.lose()
+    assert not pool.running
+    assert scheduler.in_flight == 0
+    assert log.counts("cancelled") == [(1,), (1,)]
+
+
+async def test_work_that_waits_to_run_again_can_be_left_joined_and_expire(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=6)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(*range(6)))
+    hurried = scheduler.submit(items(5), deadline=clock.now + 5)
+    await settle()
+    await pool.last.lose()
+    assert scheduler.queued == 3
+    waiters[3].leave()
+    waiters[5].leave()
+    [joined] = scheduler.submit(items(4), priority=Priority.INTERACTIVE)
+    await clock.advance(5)
+    assert outcomes(hurried) == [DeadlineExceededError]
+    assert scheduler.queued == 1
+    await pool.last.finish()
+    assert pool.last.indices == [4]
+    await pool.last.finish()
+    assert joined.done
+
+
+# The end
+
+
+async def test_drain_refuses_what_is_new_and_waits_for_the_rest(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(1, 2))
+    await settle()
+    drain = asyncio.create_task(scheduler.drain())
+    await settle()
+    with pytest.raises(StoppingError):
+        scheduler.submit(items(1))
+    for _ in range(2):
+        assert not drain.done()
+        await pool.last.finish()
+    assert drain.done()
+    assert outcomes(waiters) == [True, True]
+    assert not pool.stopped
+
+
+async def test_drain_of_an_idle_scheduler_returns_at_once(start: Start) -> None:
+    scheduler = await start(PuppetPool())
+    await scheduler.drain()
+
+
+async def test_stop_fails_what_is_left(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool, batch_delay=1.0)
+    waiters = scheduler.submit(items(1, 2))
+    scheduler.submit(items(3), deadline=2000.0)
+    await settle()
+    drain = asyncio.create_task(scheduler.drain())
+    await settle()
+    await scheduler.stop()
+    assert outcomes(waiters) == [StoppingError] * 2
+    assert pool.stopped
+    await drain
+    with pytest.raises(StoppingError):
+        scheduler.submit(items(1))
+    await pool.runs[0].report(0)  # too late: dropped
+    assert outcomes(waiters) == [StoppingError] * 2
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_stop_before_start(clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = Scheduler(pool, max_queued=10, batch_delay=0, clock=clock)
+    waiters = scheduler.submit(items(1))
+    await scheduler.stop()
+    assert outcomes(waiters) == [StoppingError]
+    assert pool.stopped
+
+
+# Size
+
+
+class InstantPool(PuppetPool):
+    """Answers at once."""
+
+    async def run(self, batch: Batch, on_results: Any) -> BatchReport:
+        evaluation = evaluation_of(batch.architectures[0])
+        await asyncio.sleep(0)
+        on_results([(place, evaluation) for place in range(len(batch.architectures))])
+        return BatchReport(0.0)
+
+
+@pytest.mark.parametrize("groups", [1, 10_000])
+async def test_a_hundred_thousand_items_take_no_time(groups: int) -> None:
+    configs = [EvaluationConfig(seed=seed) for seed in range(groups)]
+    many = [
+        Item(cell(number % 15_625), (f"proxy{number // 15_625}",), configs[number % groups])
+        for number in range(100_000)
+    ]
+    scheduler = Scheduler(InstantPool(slots=4, max_batch=8), max_queued=100_000, batch_delay=0.001)
+    await scheduler.start()
+    began = time.process_time()
+    waiters = scheduler.submit(many, deadline=time.monotonic() + 3600)
+    submitted = time.process_time()
+    for waiter in waiters[::2]:
+        waiter.leave()
+    await scheduler.drain()
+    ended = time.process_time()
+    await scheduler.stop()
+    assert sum(waiter.done for waiter in waiters) == 50_000
+    # Anything quadratic would take minutes.
+    assert submitted - began < 10
+    assert ended - submitted < 20

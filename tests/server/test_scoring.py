@@ -1,0 +1,114 @@
+"""What becomes of work that is refused, given up, late or overtaken by the end of the server."""
+
+import asyncio
+
+import grpc
+import pytest
+from google.rpc import code_pb2
+
+from archscore.spaces import nasbench201
+from archscore_server.config import Limits
+from support.serving import TIMEOUT, eventually, many, one, reason, results_of, retry_seconds, serving, status_of
+
+CELLS = [cell.format() for cell in map(nasbench201.from_index, range(0, 15_000, 100)) if cell.connected]
+
+
+async def nothing_in_flight(served):
+    await eventually(lambda: served.server._scheduler.in_flight == 0 and served.server._scoring._active == 0)
+
+
+async def test_cancelling_a_stream_leaves_no_waiters(served):
+    served.pool.gate.clear()
+    call = served.stub.ScoreArchitectures(many(CELLS), timeout=TIMEOUT)
+    await eventually(lambda: len(served.pool.batches) == served.pool.slots)
+    running = len(served.pool.evaluated)
+    call.cancel()
+    await eventually(lambda: served.server._scheduler.queued == 0)
+    await eventually(lambda: served.metric("archscore_dropped_total", reason="cancelled") == len(CELLS) - running)
+    served.pool.gate.set()
+    await nothing_in_flight(served)
+    assert len(served.pool.evaluated) == running
+    assert served.metric("archscore_architectures_total", space="nasbench201", outcome="cancelled") == len(CELLS)
+
+
+async def test_cancelling_one_call_leaves_the_other_its_share(served):
+    served.pool.gate.clear()
+    first = served.stub.ScoreArchitecture(one(CELLS[0]), timeout=TIMEOUT)
+    second = served.stub.ScoreArchitecture(one(CELLS[0]), timeout=TIMEOUT)
+    await eventually(lambda: served.metric("archscore_merged_total") == 1)
+    first.cancel()
+    await eventually(
+        lambda: served.metric("archscore_architectures_total", space="nasbench201", outcome="cancelled") == 1
+    )
+    served.pool.gate.set()
+    assert (await second).evaluation.scores
+    assert served.pool.evaluated == [CELLS[0]]
+
+
+async def test_late_items_are_not_computed(served):
+    served.pool.gate.clear()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await results_of(served.stub.ScoreArchitectures(many(CELLS), timeout=0.3))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await eventually(lambda: served.server._scheduler.queued == 0)
+    running = len(served.pool.evaluated)
+    served.pool.gate.set()
+    await nothing_in_flight(served)
+    assert len(served.pool.evaluated) == running < len(CELLS)
+    assert served.metric("archscore_architectures_total", space="nasbench201", outcome="expired") == len(CELLS)
+
+
+@pytest.mark.parametrize("unary", [True, False])
+async def test_a_full_queue_refuses_the_whole_request(unary):
+    async with serving(limits=Limits(max_queued_architectures=5)) as served:
+        served.pool.gate.clear()
+        first = [served.stub.ScoreArchitecture(one(cell), timeout=TIMEOUT) for cell in CELLS[:2]]
+        await eventually(lambda: len(served.pool.batches) == 2)
+        waiting = served.stub.ScoreArchitectures(many(CELLS[10:15]), timeout=TIMEOUT)
+        await eventually(lambda: served.metric("archscore_queued_architectures") == 5)
+        if unary:
+            call = served.stub.ScoreArchitecture(one(CELLS[20]), timeout=TIMEOUT)
+        else:
+            call = served.stub.ScoreArchitectures(many(["garbage", *CELLS[20:23]]), timeout=TIMEOUT)
+        status = await status_of(call)
+        assert status.code == code_pb2.RESOURCE_EXHAUSTED
+        assert reason(status) == "QUEUE_FULL"
+        pushback = int(dict(await call.trailing_metadata())["grpc-retry-pushback-ms"])
+        assert pushback / 1000 == pytest.approx(retry_seconds(status), abs=0.001)
+        refused = served.metric("archscore_architectures_total", space="nasbench201", outcome="refused")
+        assert refused == (1 if unary else 4)
+        served.pool.gate.set()
+        assert len(await results_of(waiting)) == 5
+        await asyncio.gather(*first)
+        assert (await served.stub.ScoreArchitecture(one(CELLS[20]), timeout=TIMEOUT)).evaluation.scores
+
+
+@pytest.mark.parametrize("request_of", [lambda: one(CELLS[0]), lambda: one("garbage")])
+async def test_not_started_yet(request_of):
+    async with serving(warm=False) as served:
+        call = served.stub.ScoreArchitecture(request_of(), timeout=TIMEOUT)
+        status = await status_of(call)
+        assert status.code == code_pb2.UNAVAILABLE
+        assert reason(status) == "STARTING"
+        assert retry_seconds(status) == 1
+        assert dict(await call.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+
+
+async def test_merges_equal_architectures_of_a_request(served):
+    results = await results_of(served.stub.ScoreArchitectures(many(["index:7"] * 50), timeout=TIMEOUT))
+    assert len({result.evaluation.scores[0].value for result in results.values()}) == 1
+    assert len(served.pool.evaluated) == 1
+    assert served.metric("archscore_merged_total") == 49
+
+
+async def test_the_order_of_proxies_does_not_matter(served):
+    served.pool.gate.clear()
+    calls = [
+        served.stub.ScoreArchitecture(one(CELLS[0], names), timeout=TIMEOUT)
+        for names in (["tcet", "snip"], ["snip", "tcet"])
+    ]
+    await eventually(lambda: served.metric("archscore_merged_total") == 1)
+    served.pool.gate.set()
+    first, second = await asyncio.gather(*calls)
+    assert [score.proxy for score in first.evaluation.scores] == ["tcet", "snip"]
+    assert list(first.evaluation.scores) == list(reversed(second.evaluation.scores))
