@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import case_id, cases, config, tolerance
-from support.process import server_process
 
 from archscore import Client
 from archscore.spaces import nasbench201
 from archscore_server.engine import EvaluationConfig, Init, Precision, evaluate
 from archscore_server.engine import proxies as registry
+from golden_cases import case_id, cases, config, tolerance
+from support.process import server_process
 
 CASES = cases("nasbench201")
 
@@ -55,9 +55,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     connected: Client = request.getfixturevalue("client")
 
     def ask_service(case: dict[str, Any], proxies: list[str], precision: str) -> Answer:
-        evaluation = connected.score(
-            case["encoding"], proxies, space=case["space"], config=config(case, precision)
-        )
+        evaluation = connected.score(case["encoding"], proxies, space=case["space"], config=config(case, precision))
         return {name: (s.outcome.value, s.value, s.standard_error) for name, s in evaluation.scores.items()}
 
     return ask_service

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from archscore_server.engine._cache import ByteCache
 from archscore_server.engine.config import EvaluationConfig
 
 #: Stream of the images and of the labels of minibatch i.
 _IMAGES, _LABELS = 1_000_000, 2_000_000
+
+
+#: Bytes of minibatches that are kept: some dozens of the default size.
+CACHE_BYTES = 64 * 2**20
 
 
 def rng(a: int, b: int) -> np.random.Generator:
@@ -33,29 +37,32 @@ class Minibatch:
         self.labels.flags.writeable = False
 
 
+_MINIBATCHES: ByteCache[Minibatch] = ByteCache(CACHE_BYTES)
+
+
 def minibatch(config: EvaluationConfig, seed: int, index: int = 0) -> Minibatch:
-    """Minibatch `index` of the config's dataset for a seed."""
-    return _gaussian(seed, index, config.batch_size, config.resolution, config.num_classes)
-
-
-@lru_cache(maxsize=8)
-def _gaussian(seed: int, index: int, batch_size: int, resolution: int, num_classes: int) -> Minibatch:
-    images = rng(seed, _IMAGES + index).standard_normal((batch_size, 3, resolution, resolution))
-    labels = rng(seed, _LABELS + index).integers(0, num_classes, batch_size)
-    return Minibatch(images.astype(np.float32), labels)
+    """Minibatch `index` of the config's dataset for a seed. Recent ones are kept."""
+    key = (config.dataset, seed, index, config.batch_size, config.resolution, config.num_classes)
+    kept = _MINIBATCHES.get(key)
+    if kept is None:
+        kept = _gaussian(config, seed, index)
+        _MINIBATCHES.put(key, kept, kept.images.nbytes + kept.labels.nbytes)
+    return kept
 
 
 def minibatch_sha256(config: EvaluationConfig) -> str:
-    """SHA-256 over minibatch 0 of the first seed, in hexadecimal: float32 images, then int64 labels, little-endian."""
-    return _sha256(config.dataset, config.seed, config.batch_size, config.resolution, config.num_classes)
+    """SHA-256 over minibatch 0 of the first seed, in hexadecimal: float32 images, then int64 labels, little-endian.
 
-
-@lru_cache(maxsize=256)
-def _sha256(dataset: str, seed: int, batch_size: int, resolution: int, num_classes: int) -> str:
-    config = EvaluationConfig(
-        dataset=dataset, seed=seed, batch_size=batch_size, resolution=resolution, num_classes=num_classes
-    )
-    first = minibatch(config, seed)
-    digest = hashlib.sha256(first.images.astype("<f4").tobytes())
-    digest.update(first.labels.astype("<i8").tobytes())
+    The minibatch is drawn for this alone and not kept: who asks for the hash seldom needs the images.
+    """
+    first = _gaussian(config, config.seed, 0)
+    digest = hashlib.sha256(first.images.astype("<f4", copy=False).tobytes())
+    digest.update(first.labels.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()
+
+
+def _gaussian(config: EvaluationConfig, seed: int, index: int) -> Minibatch:
+    shape = (config.batch_size, 3, config.resolution, config.resolution)
+    images = rng(seed, _IMAGES + index).standard_normal(shape)
+    labels = rng(seed, _LABELS + index).integers(0, config.num_classes, config.batch_size)
+    return Minibatch(images.astype(np.float32), labels)

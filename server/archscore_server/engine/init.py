@@ -7,12 +7,12 @@ weights of the second architecture cost next to nothing.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archscore.spaces import Layer
+from archscore_server.engine._cache import ByteCache
 from archscore_server.engine.config import Init
 from archscore_server.engine.data import rng
 
@@ -21,13 +21,11 @@ CACHE_BYTES = 256 * 2**20
 
 
 class WeightStreams:
-    """The streams that weights are drawn from, kept up to a number of bytes; the least recently used go first."""
+    """The streams that weights are drawn from, kept up to a number of bytes."""
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         """Starts with nothing drawn."""
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._streams: OrderedDict[tuple[bool, int, int], NDArray[np.float64]] = OrderedDict()
+        self._streams: ByteCache[NDArray[np.float64]] = ByteCache(max_bytes)
 
     def weight(self, layer: Layer, k: int, seed: int, init: Init) -> NDArray[np.float32]:
         """The initial weight of layer number `k`, in the layer's weight shape."""
@@ -45,20 +43,16 @@ class WeightStreams:
     @property
     def nbytes(self) -> int:
         """Bytes kept now."""
-        return self._bytes
+        return self._streams.nbytes
 
     def _prefix(self, uniform: bool, seed: int, k: int, size: int) -> NDArray[np.float64]:
         key = (uniform, seed, k)
-        stream = self._streams.pop(key, None)
+        stream = self._streams.get(key)
         if stream is None or stream.size < size:
             # A longer draw from the start has the shorter one as its prefix.
             generator = rng(seed, k)
-            drawn = generator.random(size) if uniform else generator.standard_normal(size)
-            self._bytes += drawn.nbytes - (0 if stream is None else stream.nbytes)
-            stream = drawn
-        self._streams[key] = stream
-        while self._bytes > self._max_bytes and len(self._streams) > 1:
-            self._bytes -= self._streams.popitem(last=False)[1].nbytes
+            stream = generator.random(size) if uniform else generator.standard_normal(size)
+            self._streams.put(key, stream, stream.nbytes)
         return stream[:size]
 
 

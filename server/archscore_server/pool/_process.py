@@ -178,6 +178,11 @@ async def _end(process: asyncio.subprocess.Process, patience: float) -> str:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     code = await process.wait()
+    # The event loop closes the pipes a little later, and never if it ends first.
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_PATIENCE):
+            await _stdout(process).read()
+            await _stdin(process).wait_closed()
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_cases import case_id, cases
 
 from archscore.spaces import nasbench201
 from archscore_server.engine import EvaluationConfig, Init, Precision, passes
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import STATISTICS, Saliency
+from golden_cases import case_id, cases
 
 CASES = [case for case in cases("nasbench201") if case.get("layers")]
 
