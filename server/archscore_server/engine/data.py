@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +43,10 @@ _MINIBATCHES: ByteCache[Minibatch] = ByteCache(CACHE_BYTES)
 
 def minibatch(config: EvaluationConfig, seed: int, index: int = 0) -> Minibatch:
     """Minibatch `index` of the config's dataset for a seed. Recent ones are kept."""
-    key = (config.dataset, seed, index, config.batch_size, config.resolution, config.num_classes)
+    key = (seed, index, config.batch_size, config.resolution, config.num_classes)
     kept = _MINIBATCHES.get(key)
     if kept is None:
-        kept = _gaussian(config, seed, index)
+        kept = _gaussian(*key)
         _MINIBATCHES.put(key, kept, kept.images.nbytes + kept.labels.nbytes)
     return kept
 
@@ -55,14 +56,18 @@ def minibatch_sha256(config: EvaluationConfig) -> str:
 
     The minibatch is drawn for this alone and not kept: who asks for the hash seldom needs the images.
     """
-    first = _gaussian(config, config.seed, 0)
+    return _sha256(config.seed, config.batch_size, config.resolution, config.num_classes)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(seed: int, batch_size: int, resolution: int, num_classes: int) -> str:
+    first = _gaussian(seed, 0, batch_size, resolution, num_classes)
     digest = hashlib.sha256(first.images.astype("<f4", copy=False).tobytes())
     digest.update(first.labels.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()
 
 
-def _gaussian(config: EvaluationConfig, seed: int, index: int) -> Minibatch:
-    shape = (config.batch_size, 3, config.resolution, config.resolution)
-    images = rng(seed, _IMAGES + index).standard_normal(shape)
-    labels = rng(seed, _LABELS + index).integers(0, config.num_classes, config.batch_size)
+def _gaussian(seed: int, index: int, batch_size: int, resolution: int, num_classes: int) -> Minibatch:
+    images = rng(seed, _IMAGES + index).standard_normal((batch_size, 3, resolution, resolution))
+    labels = rng(seed, _LABELS + index).integers(0, num_classes, batch_size)
     return Minibatch(images.astype(np.float32), labels)
