@@ -8,7 +8,4 @@ SYNFLOW = (
 ZERO_COST = "Abdelfattah et al., Zero-Cost Proxies for Lightweight NAS, ICLR 2021"
 FISHER = "Turner et al., BlockSwap: Fisher-guided Block Substitution for Network Compression on a Budget, ICLR 2020"
 NASWOT = "Mellor et al., Neural Architecture Search without Training, ICML 2021"
-TCET = (
-    "Xiang et al., Zero-Cost Neural Architecture Search through the Combination of Trainability and Capacity, "
-    "AutoML 2023"
-)
+TCET = "Xiang et al., Exploiting Network Compressibility and Topology in Zero-Cost NAS, AutoML 2023"
