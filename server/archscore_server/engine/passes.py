@@ -83,7 +83,7 @@ def _train(stack: Stack, seeds: Sequence[int], needs: Set[str], config: Evaluati
     return results
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _eval(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
     del needs
     images, _ = _inputs(stack, seeds, config)
