@@ -17,20 +17,24 @@ _SINGULAR = 16 * 2.2e-16
 _MARGIN = 1e3
 
 
-def codes(features: Tensor, units: int) -> Tensor:
+def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
     """The codes of each unit and sample: 1 where an entry is positive, else 0.
 
     Args:
         features: [N, U*C, H, W] in channels_last memory.
         units: U.
+        rectified: whether no entry is negative.
 
     Returns:
         int8 [U, N, n], n = H*W*C.
     """
-    # Compared in memory order, since bytes are cheaper to rearrange than floats, and into int8, since torch writes bool
-    # at half the speed.
+    # In memory order, since bytes are cheaper to rearrange than floats. A comparison into int8 takes half the time of one
+    # into bool, and a conversion to bool, which asks whether an entry is not 0, half of that.
     entries = features.permute(0, 2, 3, 1)
-    positive = torch.gt(entries, 0, out=torch.empty(entries.shape, dtype=torch.int8, device=features.device))
+    if rectified:
+        positive = entries.bool().view(torch.int8)
+    else:
+        positive = torch.gt(entries, 0, out=torch.empty(entries.shape, dtype=torch.int8, device=features.device))
     split: Tensor = positive.unflatten(-1, (units, -1))  # [N, H, W, U, C]
     return split.permute(3, 0, 1, 2, 4).flatten(2)
 

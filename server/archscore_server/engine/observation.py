@@ -56,7 +56,7 @@ class Observation(Observer):
     def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
         """See Observer."""
         if self._relus:
-            self._relu_overlaps.append(overlaps(codes(output.detach(), len(networks))))
+            self._relu_overlaps.append(overlaps(codes(output.detach(), len(networks), rectified=True)))
             self._relu_networks += networks
             self._relu_multiplicities += multiplicity
             self._relu_sizes += [output[0].numel() // len(networks)] * len(networks)

@@ -72,3 +72,9 @@ def test_a_matrix_does_not_change_its_neighbours() -> None:
     beside = logdet(torch.from_numpy(np.stack([singular, regular, singular])))
     assert beside[1] == alone[0]
     assert beside[[0, 2]].isnan().all()
+
+
+def test_rectified_features_have_the_codes_of_what_they_were() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(5, 6, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(codes(torch.relu(features), 2, rectified=True), codes(features, 2))
