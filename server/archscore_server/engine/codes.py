@@ -28,8 +28,8 @@ def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
     Returns:
         int8 [U, N, n], n = H*W*C.
     """
-    # In memory order, since bytes are cheaper to rearrange than floats. A comparison into int8 takes half the time of one
-    # into bool, and a conversion to bool, which asks whether an entry is not 0, half of that.
+    # In memory order, since bytes are cheaper to rearrange than floats. A comparison into int8 takes half the time of
+    # one into bool, and a conversion to bool, which asks whether an entry is not 0, half of that.
     entries = features.permute(0, 2, 3, 1)
     if rectified:
         positive = entries.bool().view(torch.int8)
