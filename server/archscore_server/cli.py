@@ -51,8 +51,7 @@ _COUNT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
 
 
-@click.group(
-    invoke_without_command=True,
+@click.command(
     context_settings={"auto_envvar_prefix": "ARCHSCORE", "show_default": True, "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="archscore-server")
@@ -95,16 +94,13 @@ _SECONDS = click.FloatRange(min=0)
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
 )
 @_limit_options
-@click.pass_context
-def main(context: click.Context, /, log_level: str, **options: Any) -> None:
+def main(log_level: str, **options: Any) -> None:
     """Serves zero-cost scores of neural architectures over gRPC.
 
     Every option can be set by an environment variable: ARCHSCORE_ and its name, as in ARCHSCORE_METRICS_PORT. One line
     on stdout says where the server listens once it is ready; the log goes to stderr. Exits with 0 when it was stopped
     by a signal, with 2 when it cannot start.
     """
-    if context.invoked_subcommand is not None:
-        return
     limits = Limits(**{field: options.pop(option.replace("-", "_")) for option, field, _, _ in _LIMITS})
     settings = Settings(**options, limits=limits)
     logs.configure(log_level.upper())
