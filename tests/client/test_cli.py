@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from unittest.mock import ANY
 
 import grpc
 import pytest
@@ -39,6 +40,12 @@ def start_process(*arguments, **kwargs):
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
     )
+
+
+def rest(process):
+    """The lines that are still to come, and stderr. `communicate` would lose what `readline` has read ahead."""
+    with process.stdout, process.stderr:
+        return process.stdout.read().splitlines(), process.stderr.read()
 
 
 # Scoring
@@ -126,8 +133,9 @@ def test_output_appears_as_it_is_ready(target):
     process.stdin.write("cell1\n" * 50)
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["index"] == 0
-    out, err = process.communicate()
-    assert (len(out.splitlines()), err, process.returncode) == (49, "", 0)
+    process.stdin.close()
+    assert rest(process) == (49 * [ANY], "")
+    assert process.wait() == 0
 
 
 # Look-ups
@@ -260,8 +268,8 @@ def test_interrupt(target, puppet):
     process = start_process("score", "--server", target, "--proxies", "tcet", "--json", "x", "y")
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert process.communicate() == ("", "")
-    assert process.returncode == cli.EXIT_INTERRUPTED
+    assert rest(process) == ([], "")
+    assert process.wait() == cli.EXIT_INTERRUPTED
     assert puppet.abandoned.wait(10)
 
 

@@ -137,7 +137,9 @@ def announced(server):
 
 def ended(server, timeout):
     """What else the server said, once it has ended well."""
-    stdout, stderr = server.communicate(timeout=timeout)
+    server.wait(timeout=timeout)
+    # `communicate` would lose what `readline` has read ahead.
+    stdout, stderr = server.stdout.read(), server.stderr.read()
     assert server.returncode == 0, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
