@@ -61,11 +61,15 @@ def status(
 QUEUE_FULL = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full", reason="QUEUE_FULL", retry_after=30)
 UNAVAILABLE = status(grpc.StatusCode.UNAVAILABLE, "gone")
 STARTING = status(grpc.StatusCode.UNAVAILABLE, "workers are warming up", reason="STARTING", retry_after=5)
-MALFORMED = status(
-    grpc.StatusCode.INVALID_ARGUMENT,
-    "malformed encoding",
-    violations=[("architecture.encoding", "at position 3: expected '|'")],
-)
+
+
+def malformed(field: str) -> Status:
+    """The status for an encoding that is none."""
+    fault = "at position 3: expected '|'"
+    return status(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {fault}", violations=[(field, fault)])
+
+
+MALFORMED = malformed("architecture.encoding")
 
 
 @dataclass
@@ -118,7 +122,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
 
     def ScoreArchitecture(self, request, context):
         self._arrived(request, context)
-        result = self._result(0, request.architecture.encoding, request.proxies)
+        result = self._result(0, request.architecture.encoding, request.proxies, "architecture")
         if result.HasField("error"):
             context.abort_with_status(rpc_status.to_status(result.error))
         return scoring_pb2.ScoreArchitectureResponse(evaluation=result.evaluation)
@@ -126,7 +130,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
     def ScoreArchitectures(self, request, context):
         fault = self._arrived(request, context, streaming=True)
         results = [
-            self._result(index, architecture.encoding, request.proxies)
+            self._result(index, architecture.encoding, request.proxies, f"architectures[{index}]")
             for index, architecture in enumerate(request.architectures)
         ]
         if self.reverse:
@@ -196,11 +200,11 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
             context.abort_with_status(rpc_status.to_status(fault.status))
         return fault
 
-    def _result(self, index, encoding, proxies) -> scoring_pb2.ArchitectureResult:
+    def _result(self, index, encoding, proxies, path) -> scoring_pb2.ArchitectureResult:
         if self.item_script.get(encoding):
             return scoring_pb2.ArchitectureResult(index=index, error=self.item_script[encoding].pop(0))
         if encoding.startswith("bad"):
-            return scoring_pb2.ArchitectureResult(index=index, error=MALFORMED)
+            return scoring_pb2.ArchitectureResult(index=index, error=malformed(f"{path}.encoding"))
         scores = []
         for proxy in proxies:
             if encoding.startswith("none"):

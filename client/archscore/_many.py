@@ -13,7 +13,7 @@ from typing import Final
 from archscore._requests import Architecture, architecture_message
 from archscore._results import Evaluation, Result
 from archscore._retry import Contact, Retrier
-from archscore._status import from_status
+from archscore._status import from_status, relocate
 from archscore.errors import (
     ArchitectureError,
     ArchscoreError,
@@ -137,6 +137,8 @@ class Chunk:
         """
         if self.done:
             return 0.0, []
+        if error is not self._refusal:  # Which was an answer for one architecture, and relocated as such.
+            relocate(error, {place: item.index for place, item in enumerate(self._sent)})
         if isinstance(error, QueueFullError):
             self._limit = max(1, len(self._sent) // 2)
             return self._retrier.postpone(error), []
@@ -258,7 +260,9 @@ class Plan:
             yield held_over
         for index, architecture in self._architectures:
             try:
-                yield Item(index, architecture, architecture_message(architecture, self._space))
+                yield Item(
+                    index, architecture, architecture_message(architecture, self._space, f"architectures[{index}]")
+                )
             except ArchitectureError as error:
                 yield Result(index, architecture, None, error)
 
@@ -268,4 +272,6 @@ def _result(item: Item, message: scoring_pb2.ArchitectureResult) -> Result:
         return Result(item.index, item.architecture, Evaluation.from_message(message.evaluation), None)
     if not message.HasField("error"):
         return item.failed(ArchscoreError("the server sent neither scores nor an error", code="INTERNAL"))
-    return item.failed(from_status(message.error, of_item=True))
+    error = from_status(message.error, of_item=True)
+    relocate(error, {message.index: item.index})
+    return item.failed(error)

@@ -33,12 +33,15 @@ _PRIORITIES: Final = {
 }
 
 
-def architecture_message(architecture: Architecture, space: str | None) -> scoring_pb2.Architecture:
+def architecture_message(
+    architecture: Architecture, space: str | None, path: str = "architecture"
+) -> scoring_pb2.Architecture:
     """The message for an architecture.
 
     Args:
         architecture: an encoding or an architecture value.
         space: its search space. None leaves it to the value; an encoding then is of `DEFAULT_SPACE`.
+        path: what errors call it.
 
     Raises:
         ArchitectureError: the encoding is not Unicode text, so that it cannot even be sent.
@@ -56,8 +59,9 @@ def architecture_message(architecture: Architecture, space: str | None) -> scori
         return scoring_pb2.Architecture(space=space, encoding=architecture)
     except UnicodeEncodeError as error:
         fault = f"at position {error.start}: expected Unicode text"
+        violation = FieldViolation(f"{path}.encoding", fault)
         raise ArchitectureError(
-            fault, code="INVALID_ARGUMENT", field_violations=[FieldViolation("architecture.encoding", fault)]
+            f"{violation.field}: {fault}", code="INVALID_ARGUMENT", field_violations=[violation]
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import grpc
@@ -40,6 +41,8 @@ _BY_CODE: Final[dict[str, type[ArchscoreError]]] = {
 _CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 _CODE_NUMBERS: Final = {name: number for number, name in _CODE_NAMES.items()}
 _ENCODING_FIELD: Final = re.compile(r"(^|\.)encoding$")
+# A message is made of "field: description" for some fields, separated by semicolons.
+_PLACE: Final = re.compile(r"(?:^|(?<=; ))architectures\[(\d+)\](?=[.:]|$)")
 
 
 def from_rpc(rpc_error: grpc.RpcError, target: str) -> ArchscoreError:
@@ -87,6 +90,34 @@ def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
         retry_after=max(delays, default=None),
         status=status,
     )
+
+
+def relocate(error: ArchscoreError, indices: Mapping[int, int]) -> None:
+    """Makes an error speak of architectures by their place among all, rather than by that in a request.
+
+    Args:
+        error: is changed: message, field violations and status.
+        indices: the places of architectures, by those in the request.
+    """
+
+    def moved(text: str) -> str:
+        return _PLACE.sub(lambda match: f"architectures[{indices.get(int(match[1]), match[1])}]", text)
+
+    error.message = moved(error.message)
+    error.field_violations = tuple(
+        FieldViolation(moved(violation.field), violation.description) for violation in error.field_violations
+    )
+    if error.status is None:
+        return
+    status = Status()
+    status.CopyFrom(error.status)
+    status.message = moved(status.message)
+    for packed in status.details:
+        for bad_request in _details(Status(details=[packed]), BadRequest):
+            for violation in bad_request.field_violations:
+                violation.field = moved(violation.field)
+            packed.Pack(bad_request)
+    error.status = status
 
 
 def to_status(error: ArchscoreError) -> Status:

@@ -64,7 +64,9 @@ def _cell(score: Score | None) -> str:
 
 
 def _describe(error: ArchscoreError) -> str:
-    return f"error: {_printable(str(error))}"
+    # The row says which architecture it is; what is left to say is what is wrong with it.
+    faults = "; ".join(filter(None, (violation.description for violation in error.field_violations)))
+    return f"error: {_printable(faults or str(error))}"
 
 
 def _printable(text: str) -> str:

@@ -60,7 +60,7 @@ def test_table(archscore_cli):
     assert scored.split() == [f"{score_of('cell1', 'tcet'):.6g}", f"{score_of('cell1', 'ssnr'):.6g}", "cell1"]
     assert degenerate.split() == ["degenerate", "degenerate", "none"]
     assert malformed.split()[:3] == ["-", "-", "bad\\x00\\n" + "x" * 152 + "..."]
-    assert "error: malformed encoding; architecture.encoding: at position 3: expected '|'" in malformed
+    assert malformed.endswith("...  error: at position 3: expected '|'")
     assert header.index("architecture") == scored.index("cell1") == degenerate.index("none")
 
 
@@ -116,7 +116,7 @@ def test_file(archscore_cli, puppet, tmp_path, monkeypatch, stdin):
     code, out, err = archscore_cli("score", "--proxies", "tcet", "--file", str(file))
     assert (code, err) == (cli.EXIT_FAILED, "")
     assert puppet.chunks() == [["cell1", "cell2 ", "cell3"]]
-    assert "\\udcff\\udcfe  error: at position 0: expected Unicode text" in out.splitlines()[3]
+    assert out.splitlines()[3].endswith("\\udcff\\udcfe  error: at position 0: expected Unicode text")
 
 
 def test_an_empty_file(archscore_cli, tmp_path):

@@ -8,6 +8,7 @@ import threading
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest
 
 import archscore
 import puppet_server
@@ -179,6 +180,34 @@ def test_a_bad_architecture_fails_alone(driver, puppet):
     with pytest.raises(failed, match="position 3"):
         results[1]["tcet"]
     assert puppet.chunks() == [["a", "bad", "large", "late", "b"]]
+
+
+def test_errors_name_the_place_in_the_callers_list(driver, puppet):
+    """Not that in the chunk, nor that in what is asked again of it."""
+    puppet.script.extend([None, Fault(UNAVAILABLE, after=1)])
+    names = ["a", "b", "c", "bad1", "\udcff", "bad2", "bad3"]
+    results = list(driver.many(names, ["tcet"], chunk_size=3, max_in_flight=1))
+    faults = {3: "at position 3: expected '|'", 4: "at position 0: expected Unicode text"}
+    for result in results[3:]:
+        field = f"architectures[{result.index}].encoding"
+        fault = faults.get(result.index, faults[3])
+        assert str(result.error) == f"{field}: {fault}"
+        assert result.error.field_violations == (archscore.FieldViolation(field, fault),)
+        error = result.to_message().error
+        bad_request = BadRequest()
+        assert error.details[0].Unpack(bad_request)
+        assert (error.message, bad_request.field_violations[0].field) == (f"{field}: {fault}", field)
+    assert puppet.chunks() == [["a", "b", "c"], ["bad1", "bad2"], ["bad2"], ["bad3"]]
+
+
+def test_a_refused_request_names_the_place_in_the_callers_list(driver, puppet):
+    field, fault = "architectures[1].space", "unknown"
+    refusal = status(grpc.StatusCode.INVALID_ARGUMENT, f"x: y; {field}: {fault}", violations=[(field, fault)])
+    puppet.script.extend([None, Fault(refusal)])
+    with pytest.raises(archscore.InvalidRequestError) as caught:
+        list(driver.many(NAMES, ["tcet"], chunk_size=3, max_in_flight=1))
+    assert str(caught.value) == "x: y; architectures[4].space: unknown"
+    assert caught.value.field_violations[0].field == "architectures[4].space"
 
 
 def test_architecture_values_and_their_space(driver, puppet):

@@ -82,6 +82,21 @@ def test_errors_found_here_become_statuses():
     assert (again.message, again.code, again.field_violations) == (error.message, error.code, error.field_violations)
 
 
+def test_only_places_are_relocated():
+    text = "architectures[1].encoding: expected 'architectures[1].x'; architectures[2].encoding: x"
+    sent = status(INVALID, text, reason="WHY", violations=[("architectures[1]", "architectures[1].x"), ("a.b", "c")])
+    sent.details.add(type_url="type.googleapis.com/google.rpc.BadRequest", value=b"\xff")
+    error = _status.from_status(sent)
+    _status.relocate(error, {1: 11})
+    assert error.message == text.replace("architectures[1].e", "architectures[11].e")
+    assert error.status.message == error.message
+    assert [violation.field for violation in error.field_violations] == ["architectures[11]", "a.b"]
+    assert error.field_violations == _status.from_status(error.status).field_violations
+    assert error.field_violations[0].description == "architectures[1].x"
+    assert (error.reason, len(error.status.details)) == ("WHY", 3)
+    assert sent.message == text
+
+
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(_status.from_status(QUEUE_FULL)))
     assert type(error) is archscore.QueueFullError
