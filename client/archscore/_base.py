@@ -32,7 +32,7 @@ class BaseClient:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Takes the settings that `archscore.Client` documents."""
-        self.target = target or os.environ.get("ARCHSCORE_SERVER") or DEFAULT_TARGET
+        self.target = _requests.text("target", target or os.environ.get("ARCHSCORE_SERVER") or DEFAULT_TARGET)
         self._timeout = _requests.positive("timeout", timeout)
         self._contact = Contact(_requests.positive("connect_timeout", connect_timeout))
         self._credentials = credentials

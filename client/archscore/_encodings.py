@@ -33,6 +33,8 @@ class Source:
         self._text: io.TextIOWrapper | None = None
         if file is None:
             return
+        if file == STDIN and sys.stdin is None:  # It was closed before we started.
+            raise UsageError(f"cannot read {file}: stdin is closed")
         try:
             stream = sys.stdin.buffer if file == STDIN else Path(file).open("rb")  # noqa: SIM115 -- see __exit__
         except (OSError, ValueError) as error:

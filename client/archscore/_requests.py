@@ -54,7 +54,7 @@ def architecture_message(
         if space not in (None, own_space):
             raise UsageError(f"space is {space!r}, but {architecture!r} is of {own_space!r}")
         return scoring_pb2.Architecture(space=own_space, encoding=architecture.format())
-    space = DEFAULT_SPACE if space is None else _text("space", space)
+    space = DEFAULT_SPACE if space is None else text("space", space)
     try:
         return scoring_pb2.Architecture(space=space, encoding=architecture)
     except UnicodeEncodeError as error:
@@ -67,7 +67,7 @@ def architecture_message(
 
 def proxy_names(proxies: str | Iterable[str]) -> list[str]:
     """The names of proxies: one, or several."""
-    return [_text("proxies", name) for name in ([proxies] if isinstance(proxies, str) else proxies)]
+    return [text("proxies", name) for name in ([proxies] if isinstance(proxies, str) else proxies)]
 
 
 def config_message(config: Config | None) -> scoring_pb2.EvaluationConfig | None:
@@ -111,15 +111,19 @@ def positive(name: str, value: float) -> float:
     return value
 
 
-def _text(name: str, text: str) -> str:
-    """The text, which must be something that a message can hold."""
-    if not isinstance(text, str):
-        raise UsageError(f"{name}: expected a string, not {text!r}")
+def text(name: str, value: str) -> str:
+    """The value, which must be text that can be sent.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: expected a string, not {value!r}")
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{name}: not Unicode text: {text!r}") from None
-    return text
+        raise UsageError(f"{name}: not Unicode text: {value!r}") from None
+    return value
 
 
 @functools.cache

@@ -13,10 +13,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from archscore import __version__
-from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError
+from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from archscore.client import Client
@@ -42,10 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = _parser().parse_args(argv)
+    if sys.stderr is None:  # It was closed before we started: nobody wants to know.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # What a terminal cannot show must not end the run.
             stream.reconfigure(errors="backslashreplace")
     try:
+        if sys.stdout is None:
+            raise UsageError("cannot write: stdout is closed")
         code = _run(arguments)
         sys.stdout.flush()
     except ArchscoreError as error:

@@ -189,6 +189,7 @@ def test_info(archscore_cli, puppet):
         (["score", "--proxies", "tcet", "--file", "a\0b"], "cannot read"),
         (["score", "--proxies", "\udcff", "x"], "proxies: not Unicode text"),
         (["score", "--proxies", "tcet", "--space", "\udcff", "x"], "space: not Unicode text"),
+        (["info", "--server", "\udcff"], "target: not Unicode text: '\\udcff'"),
         (["score", "--proxies", "tcet", "--config", "{", "x"], "--config is not JSON"),
         (["score", "--proxies", "tcet", "--config", "[" * 100_000, "x"], "--config is not JSON"),
         (["score", "--proxies", "tcet", "--config", "3", "x"], "--config is not a JSON object"),
@@ -206,6 +207,26 @@ def test_mistakes(archscore_cli, puppet, arguments, complaint):
     assert len(out.splitlines()) <= 1
     assert len(err.splitlines()) == 1
     assert not puppet.requests
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "complaint"),
+    [
+        (0, cli.EXIT_REFUSED, "archscore: cannot read -: stdin is closed\n"),
+        (1, cli.EXIT_REFUSED, "archscore: cannot write: stdout is closed\n"),
+        (2, cli.EXIT_FAILED, ""),
+    ],
+)
+def test_closed_streams(target, tmp_path, closed, code, complaint):
+    file = tmp_path / "cells"
+    file.write_text("bad\n")
+    process = start_process(
+        "score", "--server", target, "--proxies", "tcet", "--file", str(file) if closed else "-",
+        preexec_fn=lambda: os.close(closed),
+    )  # fmt: skip
+    lines, err = rest(process)
+    assert (process.wait(), err) == (code, complaint)
+    assert len(lines) == (2 if closed == 2 else 0)
 
 
 @pytest.mark.parametrize(
