@@ -33,8 +33,8 @@ class BaseClient:
     ) -> None:
         """Takes the settings that `archscore.Client` documents."""
         self.target = _requests.text("target", target or os.environ.get("ARCHSCORE_SERVER") or DEFAULT_TARGET)
-        self._timeout = _requests.positive("timeout", timeout)
-        self._contact = Contact(_requests.positive("connect_timeout", connect_timeout))
+        self._timeout = _requests.seconds("timeout", timeout)
+        self._contact = Contact(_requests.seconds("connect_timeout", connect_timeout))
         self._credentials = credentials
 
     def _channel_options(self) -> list[tuple[str, Any]]:
@@ -50,7 +50,7 @@ class BaseClient:
         ]
 
     def _retrier(self, timeout: float | None) -> Retrier:
-        return Retrier(self._contact, self._timeout if timeout is None else _requests.positive("timeout", timeout))
+        return Retrier(self._contact, self._timeout if timeout is None else _requests.seconds("timeout", timeout))
 
     def _score_request(
         self,
@@ -97,5 +97,5 @@ class BaseClient:
             max_in_flight=max_in_flight,
             ordered=ordered,
             contact=self._contact,
-            timeout=self._timeout if timeout is None else _requests.positive("timeout", timeout),
+            timeout=self._timeout if timeout is None else _requests.seconds("timeout", timeout),
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from google.protobuf import json_format
 
 from archscore import spaces
+from archscore._retry import MAX_SECONDS
 from archscore.errors import ArchitectureError, FieldViolation, UsageError
 from archscore.v1 import scoring_pb2
 
@@ -100,14 +100,14 @@ def priority_value(priority: Priority | None) -> scoring_pb2.Priority.ValueType:
     return _PRIORITIES[priority]
 
 
-def positive(name: str, value: float) -> float:
-    """The value, which must be positive and finite.
+def seconds(name: str, value: float) -> float:
+    """The value, which must be positive and at most `MAX_SECONDS`.
 
     Raises:
         UsageError: it is not.
     """
-    if not (value > 0 and math.isfinite(value)):
-        raise UsageError(f"{name} must be positive and finite, not {value!r}")
+    if not 0 < value <= MAX_SECONDS:
+        raise UsageError(f"{name} must be positive and at most {MAX_SECONDS} seconds, not {value!r}")
     return value
 
 

@@ -9,6 +9,9 @@ from typing import Final
 
 from archscore.errors import ArchscoreError, DeadlineExceededError, QueueFullError, UnavailableError
 
+MAX_SECONDS: Final = 365 * 24 * 3600
+"""Longest timeout: clocks and deadlines have their limits."""
+
 logger = logging.getLogger("archscore")
 
 _FIRST_DELAY: Final = 0.2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from archscore import __version__
+from archscore._retry import MAX_SECONDS
 from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -139,14 +139,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not (seconds > 0 and math.isfinite(seconds)):
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number: {text!r}") from None
+    if not seconds > 0:
         raise argparse.ArgumentTypeError(f"must be positive: {text!r}")
+    if seconds > MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_SECONDS}, which is a year: {text!r}")
     return seconds
 
 
 def _count(text: str) -> int:
-    count = int(text)
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer: {text!r}") from None
     if count < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: {text!r}")
     return count

@@ -46,7 +46,7 @@ class Client(BaseClient):
             credentials: for a channel with TLS. None connects without.
 
         Raises:
-            UsageError: the target is not text, or a timeout not positive.
+            UsageError: the target is not text, or a timeout not positive or longer than a year.
         """
         super().__init__(target, timeout=timeout, connect_timeout=connect_timeout, credentials=credentials)
         options = self._channel_options()

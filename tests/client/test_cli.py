@@ -230,23 +230,36 @@ def test_closed_streams(target, tmp_path, closed, code, complaint):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "complaint"),
     [
-        [],
-        ["nope"],
-        ["score", "x"],
-        ["score", "--proxies", "tcet", "--timeout", "0", "x"],
-        ["score", "--proxies", "tcet", "--timeout", "nan", "x"],
-        ["score", "--proxies", "tcet", "--chunk-size", "0", "x"],
-        ["score", "--proxies", "tcet", "--priority", "urgent", "x"],
-        ["score", "--prox", "tcet", "x"],
+        ([], "COMMAND"),
+        (["nope"], "'nope'"),
+        (["score", "x"], "--proxies"),
+        (["info", "--timeout", "0"], "--timeout: must be positive: '0'"),
+        (["info", "--timeout", "nan"], "--timeout: must be positive: 'nan'"),
+        (["info", "--timeout", "x"], "--timeout: must be a number: 'x'"),
+        (["info", "--timeout", "inf"], "--timeout: must be at most 31536000, which is a year: 'inf'"),
+        (["info", "--timeout", "1e300"], "--timeout: must be at most 31536000, which is a year: '1e300'"),
+        (["score", "--proxies", "tcet", "--chunk-size", "0", "x"], "--chunk-size: must be at least 1: '0'"),
+        (["score", "--proxies", "tcet", "--chunk-size", "x", "x"], "--chunk-size: must be an integer: 'x'"),
+        (["score", "--proxies", "tcet", "--priority", "urgent", "x"], "'urgent'"),
+        (["score", "--prox", "tcet", "x"], "--proxies"),
     ],
 )
-def test_usage(archscore_cli, capsys, arguments):
+def test_usage(archscore_cli, capsys, arguments, complaint):
     with pytest.raises(SystemExit) as caught:
         archscore_cli(*arguments)
     assert caught.value.code == cli.EXIT_REFUSED
-    assert "usage: archscore" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "usage: archscore" in err
+    assert complaint in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", ["info", "score"])
+def test_the_longest_timeout(archscore_cli, command):
+    arguments = ["--proxies", "tcet", "x"] if command == "score" else []
+    code, _, err = archscore_cli(command, *arguments, "--timeout", "31536000")
+    assert (code, err) == (cli.EXIT_OK, "")
 
 
 def test_version(archscore_cli, capsys):

@@ -373,6 +373,7 @@ def test_a_failed_request_leaves_nothing_running(driver, puppet):
         {"max_in_flight": 0},
         {"timeout": 0},
         {"timeout": float("inf")},
+        {"timeout": 1e300},
         {"config": {"nope": 1}},
         {"config": [1]},
         {"priority": "urgent"},
