@@ -47,12 +47,12 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
             chunk_size=arguments.chunk_size,
         )
         stack.enter_context(contextlib.closing(results))
-        if table is not None:
-            _write(table.header())
-        for result in results:
+        for number, result in enumerate(results):
             failed |= result.error is not None
             if sys.stdout.isatty():
                 progress.clear()
+            if table is not None and number == 0:  # Not before, so that a run that is refused prints nothing.
+                _write(table.header())
             _write(_result_json(result) if table is None else table.row(result))
             progress.advance()
     return int(failed)
