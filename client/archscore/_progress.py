@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, TextIO
@@ -15,7 +17,7 @@ _CLEAR: Final = "\r\x1b[K"
 class Progress:
     """Count, rate and time left, on one line of a terminal that is drawn over again.
 
-    Nothing is shown in the first second, so that short lists have none of it.
+    Nothing is shown in the first second, so that short lists have none of it. Threads may write notes.
     """
 
     def __init__(
@@ -37,36 +39,54 @@ class Progress:
         self._started = clock()
         self._due = self._started + _FIRST_SHOWN_AFTER
         self._drawn = False
+        self._lock = threading.RLock()
 
     def advance(self) -> None:
         """Counts one more."""
-        self._count += 1
-        if not self._visible:
-            return
-        now = self._clock()
-        if now >= self._due:
-            self._stream.write(f"{_CLEAR}{self._line(now - self._started)}")
-            self._stream.flush()
-            self._due = now + _INTERVAL
-            self._drawn = True
+        with self._lock:
+            self._count += 1
+            if self._visible and self._clock() >= self._due:
+                self._draw()
 
     def note(self, text: str) -> None:
         """Writes a line that stays."""
-        self.clear()
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        with self._lock:
+            drawn = self._drawn
+            self.clear()
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+            if drawn:
+                self._draw()
 
     def clear(self) -> None:
         """Takes the bar away until it is drawn again."""
-        if self._drawn:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
-            self._drawn = False
+        with self._lock:
+            if self._drawn:
+                self._stream.write(_CLEAR)
+                self._stream.flush()
+                self._drawn = False
 
     def close(self) -> None:
         """Takes the bar away for good."""
         self.clear()
         self._visible = False
+
+    def _draw(self) -> None:
+        now = self._clock()
+        # A line that wraps cannot be drawn over; some terminals wrap one that fills them.
+        line = self._line(now - self._started)[: self._room()]
+        self._stream.write(f"{_CLEAR}{line}")
+        self._stream.flush()
+        self._due = now + _INTERVAL
+        self._drawn = True
+
+    def _room(self) -> int | None:
+        """Characters that fit in a line of the terminal; None if that is not known."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            return None
+        return columns - 1 if columns > 0 else None
 
     def _line(self, elapsed: float) -> str:
         rate = self._count / elapsed

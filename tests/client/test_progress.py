@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import termios
 
 import pytest
 
@@ -61,10 +63,28 @@ def test_notes_stay_and_the_bar_goes():
     bar = Bar()
     bar.advance(50, 5)
     bar.bar.note("a word")
-    assert bar.stream.getvalue().endswith(f"{CLEAR}a word\n")
+    bar.bar.clear()
+    bar.bar.note("another")
+    assert bar.stream.getvalue().endswith(
+        f"{CLEAR}a word\n{CLEAR}[############............] 50/100  10.0/s  0:05 left{CLEAR}another\n"
+    )
     bar.advance(1, 1)
     bar.bar.close()
     assert bar.stream.getvalue().endswith(CLEAR)
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(20, 19), (56, 55), (55, 54), (0, 55)])
+def test_the_bar_fits_the_terminal(columns, shown):
+    ours, terminal = os.openpty()
+    with os.fdopen(ours, "rb"), os.fdopen(terminal, "w") as stream:
+        termios.tcsetwinsize(terminal, (24, columns))
+        now = 0.0
+        bar = Progress(stream, total=100, visible=True, clock=lambda: now)
+        now = 2.0
+        bar.advance()
+        drawn = os.read(ours, 1000).decode()
+    whole = f"[{'.' * 24}] 1/100  2.0 s each  3:18 left"
+    assert (drawn, len(whole)) == (CLEAR + whole[:shown], 55)
 
 
 def test_invisible():
