@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -21,6 +21,24 @@ from archscore._table import ScoreTable, format_table
 from archscore.client import Client
 from archscore.errors import UsageError
 from archscore.v1 import scoring_pb2
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _notes(show: Callable[[str], object] = _say) -> Iterator[None]:
+    """Shows the client's warnings, such as of a server that went away."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: show(f"archscore: {record.getMessage()}")  # type: ignore[assignment,method-assign]
+    logger = logging.getLogger("archscore")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def score(client: Client, arguments: argparse.Namespace) -> int:
@@ -37,7 +55,7 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
         visible = sys.stderr.isatty()
         progress = Progress(sys.stderr, total=source.count() if visible else None, visible=visible)
         stack.callback(progress.close)
-        stack.enter_context(_notes(progress))
+        stack.enter_context(_notes(progress.note))
         results = client.score_many(
             source,
             proxies,
@@ -58,6 +76,7 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
     return int(failed)
 
 
+@_notes()
 def describe(client: Client, arguments: argparse.Namespace) -> int:
     """Describes one architecture."""
     timeout = _timeout(arguments)
@@ -80,6 +99,7 @@ def describe(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_notes()
 def proxies(client: Client, arguments: argparse.Namespace) -> int:
     """Lists the proxies."""
     found = client.proxies(**_timeout(arguments))
@@ -92,6 +112,7 @@ def proxies(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_notes()
 def spaces(client: Client, arguments: argparse.Namespace) -> int:
     """Lists the search spaces."""
     found = client.spaces(**_timeout(arguments))
@@ -100,6 +121,7 @@ def spaces(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_notes()
 def info(client: Client, arguments: argparse.Namespace) -> int:
     """Says what runs at the server."""
     found = client.server_info(**_timeout(arguments))
@@ -133,19 +155,6 @@ def _config(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
 
 def _timeout(arguments: argparse.Namespace) -> dict[str, float]:
     return {} if arguments.timeout is None else {"timeout": arguments.timeout}
-
-
-@contextlib.contextmanager
-def _notes(progress: Progress) -> Iterator[None]:
-    """Shows the client's warnings, such as of a server that went away, without spoiling the progress bar."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: progress.note(f"archscore: {record.getMessage()}")  # type: ignore[method-assign]
-    logger = logging.getLogger("archscore")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _json(message: Message) -> str:

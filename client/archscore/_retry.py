@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from typing import Final
 
@@ -20,7 +21,7 @@ _FAILURES_WORTH_A_WARNING: Final = 4
 
 
 class Contact:
-    """Whether a client's server was ever heard of.
+    """What a client knows of its server: whether it was ever heard of, and whether it is known to be out of reach.
 
     A server that never answered is probably not there, so it is given up soon; one that did answer is probably being
     restarted, so it is worth waiting for.
@@ -34,6 +35,20 @@ class Contact:
         """Starts without having heard of the server."""
         self.connect_timeout = connect_timeout
         self.reached = False
+        self._warned = False
+        self._lock = threading.Lock()
+
+    def answered(self) -> None:
+        """Notes an answer: an outage, if there was one, is over."""
+        with self._lock:
+            self.reached = True
+            self._warned = False
+
+    def warn_once(self) -> bool:
+        """Whether to warn of the outage: that nobody did yet. All work in flight suffers from the same one."""
+        with self._lock:
+            warned, self._warned = self._warned, True
+            return not warned
 
 
 class Retrier:
@@ -67,7 +82,7 @@ class Retrier:
 
     def progressed(self) -> None:
         """Notes an answer: the next failure is the first of its kind again."""
-        self._contact.reached = True
+        self._contact.answered()
         self._failures = 0
 
     def pause(self, error: ArchscoreError) -> float:
@@ -78,7 +93,8 @@ class Retrier:
         """
         if not isinstance(error, (UnavailableError, QueueFullError)):
             # Whatever the error is, only a deadline can expire without a server.
-            self._contact.reached |= not isinstance(error, DeadlineExceededError)
+            if not isinstance(error, DeadlineExceededError):
+                self._contact.answered()
             raise error
         seconds = self._next_pause(error)
         give_up = self._deadline
@@ -103,6 +119,6 @@ class Retrier:
         seconds = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
         if error.retry_after is not None:
             seconds += error.retry_after
-        level = logging.WARNING if self._failures == _FAILURES_WORTH_A_WARNING else logging.INFO
-        logger.log(level, "trying again in %.1f s: %s", seconds, error)
+        worth_it = self._failures == _FAILURES_WORTH_A_WARNING and self._contact.warn_once()
+        logger.log(logging.WARNING if worth_it else logging.INFO, "trying again in %.1f s: %s", seconds, error)
         return seconds

@@ -332,12 +332,25 @@ def test_progress_bar_only_on_a_terminal(archscore_cli, monkeypatch, tmp_path, t
         assert not stderr.getvalue()
 
 
-def test_a_server_that_stays_away_is_mentioned(archscore_cli, puppet, monkeypatch):
+@pytest.mark.parametrize("command", ["score", "describe", "proxies", "spaces", "info"])
+def test_a_server_that_stays_away_is_mentioned(archscore_cli, puppet, monkeypatch, command):
     monkeypatch.setattr(_retry, "_FIRST_DELAY", 1e-3)
     gone = status(grpc.StatusCode.UNAVAILABLE, "gone")
+    # Of a server that was reached: otherwise it would be given up soon.
     puppet.script.extend([Fault(gone, after=1), Fault(gone), Fault(gone), Fault(gone)])
-    code, _, err = archscore_cli("score", "--proxies", "tcet", "x", "y")
+    code, _, err = archscore_cli(
+        command, *{"score": ["--proxies", "tcet", "x", "y"], "describe": ["x"]}.get(command, [])
+    )
     assert code == 0
     assert len(err.splitlines()) == 1
-    assert "archscore: trying again" in err
+    assert err.startswith("archscore: trying again")
     assert "gone" in err
+
+
+def test_an_outage_is_mentioned_once(archscore_cli, puppet, monkeypatch):
+    """However many chunks are in flight."""
+    monkeypatch.setattr(_retry, "_FIRST_DELAY", 1e-3)
+    puppet.script.extend([Fault(status(grpc.StatusCode.UNAVAILABLE, "gone"))] * 32)
+    code, _, err = archscore_cli("score", "--proxies", "tcet", "--chunk-size", "1", "a", "b", "c", "d")
+    assert code == 0
+    assert len(err.splitlines()) == 1

@@ -72,6 +72,18 @@ def test_progress_starts_over(clock):
     assert retrier.pause(UnavailableError("gone")) <= 0.2
 
 
+def test_one_warning_for_each_outage(clock, caplog):
+    contact = Contact(5)
+    contact.reached = True
+    for warnings in (1, 2):
+        retriers = [Retrier(contact, 100) for _ in range(4)]
+        for _ in range(6):
+            for retrier in retriers:
+                retrier.pause(UnavailableError("gone"))
+        assert sum(record.levelname == "WARNING" for record in caplog.records) == warnings
+        retriers[0].progressed()
+
+
 def test_a_postponed_attempt_has_the_whole_timeout(clock):
     retrier = Retrier(Contact(5), 100)
     clock.now += 99
