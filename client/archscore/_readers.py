@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import grpc
 
-from archscore import _status
+from archscore import _closing, _status
 from archscore._many import Chunk
 from archscore._results import Result
 from archscore.errors import ArchscoreError
@@ -104,7 +104,8 @@ class Readers:
     def _attempt(self, chunk: Chunk) -> ArchscoreError | None:
         """Sends a request and reads its answers; returns what went wrong."""
         try:
-            call = self._method(chunk.request(), timeout=chunk.timeout())
+            with _closing.blocking():
+                call = self._method(chunk.request(), timeout=chunk.timeout())
             self._calls[chunk] = call
             # Whoever stops us sets the event before looking for calls, so one of the two sees the other.
             if self._stopped.is_set():

@@ -53,10 +53,11 @@ def from_rpc(rpc_error: grpc.RpcError, target: str) -> ArchscoreError:
         status = rpc_status.from_call(call)
     except (ValueError, DecodeError):  # Details that contradict the call's own status, or that cannot be read.
         status = None
-    if status is None:
-        status = Status(code=call.code().value[0], message=call.details() or "")
-    error = from_status(status)
-    if isinstance(error, (UnavailableError, DeadlineExceededError)) and not error.reason:
+    if status is not None:
+        return from_status(status)
+    # Without the details that a server of ours sends, these are the words of this side.
+    error = from_status(Status(code=call.code().value[0], message=call.details() or ""))
+    if isinstance(error, (UnavailableError, DeadlineExceededError)):
         error.message = f"no answer from {target}: {error.message}"
     return error
 

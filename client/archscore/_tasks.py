@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import grpc
 import grpc.aio
 
-from archscore import _status
+from archscore import _closing, _status
 from archscore._many import Chunk
 from archscore._results import Result
 from archscore.errors import ArchscoreError
@@ -102,13 +102,14 @@ class Tasks:
 
     async def _attempt(self, chunk: Chunk) -> ArchscoreError | None:
         """Sends a request and reads its answers; returns what went wrong."""
-        call = self._method(chunk.request(), timeout=chunk.timeout())
-        try:
-            async for response in call:
-                if results := chunk.answered(response):
-                    self._answers.put_nowait((chunk, results))
-        except grpc.RpcError as error:
-            return _status.from_rpc(error, self._target)
-        finally:
-            call.cancel()
+        with _closing.asynchronous():
+            call = self._method(chunk.request(), timeout=chunk.timeout())
+            try:
+                async for response in call:
+                    if results := chunk.answered(response):
+                        self._answers.put_nowait((chunk, results))
+            except grpc.RpcError as error:
+                return _status.from_rpc(error, self._target)
+            finally:
+                call.cancel()
         return chunk.ended()

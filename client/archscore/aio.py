@@ -11,7 +11,7 @@ from typing import Self, cast
 import grpc
 import grpc.aio
 
-from archscore import _calls, _status
+from archscore import _calls, _closing, _status
 from archscore._base import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, BaseClient
 from archscore._calls import LOOKUP_TIMEOUT, Call, Steps, T
 from archscore._many import DEFAULT_CHUNK_SIZE, DEFAULT_MAX_IN_FLIGHT, Plan
@@ -62,7 +62,7 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the channel; calls in flight fail."""
+        """Closes the channel; calls in flight fail, as later ones do, with a UsageError."""
         await self._channel.close()
 
     async def score(
@@ -143,7 +143,8 @@ class AsyncClient(BaseClient):
                     step = next(steps)
                     continue
                 try:
-                    response = await getattr(self._stub, step.method)(step.request, timeout=step.timeout)
+                    with _closing.asynchronous():
+                        response = await getattr(self._stub, step.method)(step.request, timeout=step.timeout)
                 except grpc.RpcError as error:
                     step = steps.throw(_status.from_rpc(error, self.target))
                 else:

@@ -10,7 +10,7 @@ from typing import Self
 
 import grpc
 
-from archscore import _calls, _status
+from archscore import _calls, _closing, _status
 from archscore._base import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, BaseClient
 from archscore._calls import LOOKUP_TIMEOUT, Call, Steps, T
 from archscore._many import DEFAULT_CHUNK_SIZE, DEFAULT_MAX_IN_FLIGHT, Plan
@@ -69,7 +69,7 @@ class Client(BaseClient):
         self.close()
 
     def close(self) -> None:
-        """Closes the channel; calls in flight fail."""
+        """Closes the channel; calls in flight fail, as later ones do, with a UsageError."""
         self._channel.close()
 
     def score(
@@ -186,7 +186,8 @@ class Client(BaseClient):
                     step = next(steps)
                     continue
                 try:
-                    response = getattr(self._stub, step.method)(step.request, timeout=step.timeout)
+                    with _closing.blocking():
+                        response = getattr(self._stub, step.method)(step.request, timeout=step.timeout)
                 except grpc.RpcError as error:
                     step = steps.throw(_status.from_rpc(error, self.target))
                 else:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 
 import pytest
 
-from archscore import AsyncClient
+import puppet_server
+from archscore import AsyncClient, UsageError
 from puppet_server import Fault, score_of
 
 
@@ -73,3 +75,27 @@ def test_a_client_may_be_made_without_a_loop(target):
 
 async def test_a_client_that_was_never_used_can_be_closed():
     await AsyncClient("localhost:1").close()
+
+
+async def test_closing_the_client_ends_what_is_in_flight(target, puppet):
+    puppet.script.append(Fault(None, after=1, hangs=True))
+    client = AsyncClient(target)
+    results = client.score_many(["a", "b"], ["tcet"])
+    await anext(results)
+    await client.close()
+    with pytest.raises(UsageError, match="the client is closed"):
+        await asyncio.wait_for(anext(results), 10)
+    assert not readers()
+
+
+async def test_closing_the_client_ends_a_single_call(target, puppet):
+    started, release = threading.Event(), threading.Event()
+    puppet.ScoreArchitecture = lambda request, context: started.set() or release.wait(10)
+    with puppet_server.serve(puppet) as other:
+        client = AsyncClient(other)
+        call = asyncio.create_task(client.score("x", ["tcet"]))
+        await asyncio.to_thread(started.wait, 10)
+        await client.close()
+        with pytest.raises(UsageError, match="the client is closed"):
+            await call
+        release.set()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from archscore import Client, UnavailableError
+from archscore import Client, UsageError
 from puppet_server import Fault, score_of
 
 
@@ -43,7 +43,7 @@ def test_closing_the_client_ends_what_is_in_flight(target, puppet):
     results = client.score_many(["a", "b"], ["tcet"])
     next(results)
     client.close()
-    with pytest.raises((ValueError, UnavailableError)):
+    with pytest.raises(UsageError, match="the client is closed"):
         next(results)
     assert not readers()
 

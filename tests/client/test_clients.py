@@ -342,6 +342,25 @@ def test_an_iterable_that_fails_ends_the_call(driver):
         list(driver.many(failing(), ["tcet"], chunk_size=3))
 
 
+def test_a_closed_client_says_so(connect, target, puppet):
+    driver = connect(target)
+    driver.call("close")
+    for method, arguments in (("score", ("x", ["tcet"])), ("server_info", ())):
+        with pytest.raises(archscore.UsageError, match="the client is closed"):
+            driver.call(method, *arguments)
+    with pytest.raises(archscore.UsageError, match="the client is closed"):
+        list(driver.many(["x"], ["tcet"]))
+    assert not puppet.requests
+
+
+@pytest.mark.parametrize("sent", ["late", ""])
+def test_a_deadline_that_the_server_reports_is_an_answer(driver, puppet, sent):
+    puppet.script.append(Fault(status(grpc.StatusCode.DEADLINE_EXCEEDED, sent)))
+    with pytest.raises(archscore.DeadlineExceededError) as caught:
+        driver.call("score", "x", ["tcet"])
+    assert str(caught.value) == (sent or "DEADLINE_EXCEEDED")
+
+
 def running(driver):
     """Threads and tasks of the client that still run."""
     threads = [thread for thread in threading.enumerate() if thread.name == "archscore-reader"]

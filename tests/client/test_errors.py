@@ -119,3 +119,10 @@ def test_calls_without_usable_details(trailers):
     error = _status.from_rpc(Call(grpc.StatusCode.UNAVAILABLE, "refused", trailers), "host:1")
     assert str(error) == "no answer from host:1: refused"
     assert isinstance(error, archscore.UnavailableError)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_what_a_server_says_is_an_answer(code):
+    sent = status(code, "too busy")
+    call = Call(code, "too busy", (("grpc-status-details-bin", sent.SerializeToString()),))
+    assert str(_status.from_rpc(call, "host:1")) == "too busy"
