@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from archscore import Client
 from archscore.spaces import nasbench201
-from archscore_server.engine import EvaluationConfig, Init, Precision, evaluate
+from archscore_server.engine import Datasets, EvaluationConfig, Init, Precision, evaluate
 from archscore_server.engine import proxies as registry
 from golden_cases import case_id, cases, config, tolerance
 from support.process import server_process
@@ -22,8 +24,9 @@ Answer = Mapping[str, tuple[str, float | None, float | None]]
 Ask = Callable[[dict[str, Any], list[str], str], Answer]
 
 
-def ask_engine(case: dict[str, Any], proxies: list[str], precision: str, device: str = "cpu") -> Answer:
+def ask_engine(data: Datasets, device: str, case: dict[str, Any], proxies: list[str], precision: str) -> Answer:
     own = EvaluationConfig(
+        dataset=case.get("dataset", "gaussian"),
         batch_size=case["batch_size"],
         resolution=case["resolution"],
         num_classes=case["num_classes"],
@@ -33,25 +36,28 @@ def ask_engine(case: dict[str, Any], proxies: list[str], precision: str, device:
         precision=Precision(precision),
         network=nasbench201.NetworkConfig(case["channels"], case["cells_per_stage"]),
     )
-    [evaluation] = evaluate([nasbench201.parse(case["encoding"])], proxies, own, device=device)
+    [evaluation] = evaluate([nasbench201.parse(case["encoding"])], proxies, own, data=data, device=device)
     return {name: (s.outcome.value, s.value, s.standard_error) for name, s in evaluation.scores.items()}
 
 
 @pytest.fixture(scope="session")
-def client() -> Iterator[Client]:
-    with server_process("--workers", "1") as server, Client(server.address) as connected:
+def client(golden_data: Path) -> Iterator[Client]:
+    with (
+        server_process("--workers", "1", "--data-dir", str(golden_data)) as server,
+        Client(server.address) as connected,
+    ):
         yield connected
 
 
 @pytest.fixture(params=["engine", "service", pytest.param("cuda", marks=pytest.mark.gpu)])
-def ask(request: pytest.FixtureRequest) -> Ask:
+def ask(request: pytest.FixtureRequest, golden_data: Path) -> Ask:
     """One of the ways to get a score."""
     if request.param == "engine":
-        return ask_engine
+        return partial(ask_engine, Datasets(golden_data), "cpu")
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device")
-        return lambda case, proxies, precision: ask_engine(case, proxies, precision, "cuda")
+        return partial(ask_engine, Datasets(golden_data), "cuda")
     connected: Client = request.getfixturevalue("client")
 
     def ask_service(case: dict[str, Any], proxies: list[str], precision: str) -> Answer:

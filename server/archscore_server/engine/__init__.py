@@ -14,6 +14,7 @@ the two is first asked for, so that a front end can read configs, results and th
 from typing import TYPE_CHECKING, Any
 
 from archscore_server.engine.config import ConfigError, EvaluationConfig, Init, Precision
+from archscore_server.engine.datasets import DatasetError, DatasetInfo, DatasetNotFoundError, Datasets
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigError",
+    "DatasetError",
+    "DatasetInfo",
+    "DatasetNotFoundError",
+    "Datasets",
     "Evaluation",
     "EvaluationConfig",
     "Init",

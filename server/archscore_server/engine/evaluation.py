@@ -12,6 +12,8 @@ from archscore_server.engine import passes
 from archscore_server.engine import proxies as registry
 from archscore_server.engine._numerics import ieee_float32
 from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.data import dataset_of
+from archscore_server.engine.datasets import Dataset, Datasets
 from archscore_server.engine.networks import build
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device, static_scores
@@ -26,6 +28,7 @@ def evaluate(
     proxies: Sequence[str],
     config: EvaluationConfig | None = None,
     *,
+    data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
 ) -> list[Evaluation]:
@@ -38,6 +41,7 @@ def evaluate(
         architectures: parsed encodings, such as `archscore.spaces.nasbench201.Cell`.
         proxies: names of proxies, see `archscore_server.engine.proxies.names`.
         config: what else scores depend on; None takes the defaults.
+        data: where the config's dataset is found, unless that is "gaussian".
         device: where to compute.
         stack_size: networks evaluated side by side; None takes what suits the device.
 
@@ -46,10 +50,11 @@ def evaluate(
 
     Raises:
         KeyError: a proxy is not known.
-        ValueError: no such network exists under this config.
+        ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset.
+        DatasetError: the dataset is not there, or broken.
     """
     found: dict[int, Evaluation] = {}
-    for stack in evaluate_stacks(architectures, proxies, config, device=device, stack_size=stack_size):
+    for stack in evaluate_stacks(architectures, proxies, config, data=data, device=device, stack_size=stack_size):
         found.update(stack)
     return [found[index] for index in range(len(architectures))]
 
@@ -59,12 +64,15 @@ def evaluate_stacks(
     proxies: Sequence[str],
     config: EvaluationConfig | None = None,
     *,
+    data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
 ) -> Iterator[list[tuple[int, Evaluation]]]:
     """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes, those that need no device first."""
     config = config or EvaluationConfig()
     device = torch.device(device)
+    minibatches = max((registry.get(name).minibatches for name in proxies), default=1)
+    dataset = dataset_of(config, data, minibatches)
     waiting: list[int] = []
     answered: list[tuple[int, Evaluation]] = []
     for index, architecture in enumerate(architectures):
@@ -79,11 +87,15 @@ def evaluate_stacks(
     for start in range(0, len(waiting), size):
         indices = waiting[start : start + size]
         members = [architectures[index] for index in indices]
-        yield list(zip(indices, _evaluate_stack(members, proxies, config, device), strict=True))
+        yield list(zip(indices, _evaluate_stack(members, proxies, config, dataset, device), strict=True))
 
 
 def _evaluate_stack(
-    architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig, device: torch.device
+    architectures: Sequence[Architecture],
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    dataset: Dataset | None,
+    device: torch.device,
 ) -> list[Evaluation]:
     """Evaluates connected architectures side by side, seed by seed."""
     wanted = [registry.get(name) for name in proxies]
@@ -92,7 +104,7 @@ def _evaluate_stack(
     for seed in config.seeds:
         seeds = [seed] * len(architectures)
         with ieee_float32(device):
-            statistics = passes.run(build(architectures, seeds, config, device), seeds, needs, config)
+            statistics = passes.run(build(architectures, seeds, config, device), seeds, needs, config, dataset)
         for proxy in wanted:
             if not proxy.static:
                 with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so

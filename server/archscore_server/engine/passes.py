@@ -15,6 +15,7 @@ from torch import Tensor
 
 from archscore_server.engine.config import EvaluationConfig, Precision
 from archscore_server.engine.data import minibatch
+from archscore_server.engine.datasets import Dataset
 from archscore_server.engine.networks import LayerCall, Mode, Observer, Stack
 from archscore_server.engine.networks._stack import Shape
 from archscore_server.engine.observation import Observation
@@ -25,14 +26,21 @@ Statistics = dict[str, Array | Saliency]
 _DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT64: torch.float64}
 
 
-def run(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: EvaluationConfig) -> Statistics:
+def run(
+    stack: Stack,
+    seeds: Sequence[int],
+    needs: Collection[str],
+    config: EvaluationConfig,
+    dataset: Dataset | None = None,
+) -> Statistics:
     """Runs the passes that yield the statistics needed, each once.
 
     Args:
         stack: the networks.
         seeds: the seed of each network's minibatches.
         needs: names of statistics.
-        config: dataset, batch size and precision.
+        config: batch size and precision.
+        dataset: where minibatches are from; None for "gaussian".
 
     Returns:
         The statistics needed.
@@ -40,18 +48,22 @@ def run(stack: Stack, seeds: Sequence[int], needs: Collection[str], config: Eval
     results: Statistics = {}
     for name in dict.fromkeys(STATISTICS[need] for need in needs):
         wanted = {need for need in needs if STATISTICS[need] is name}
-        results |= _PASSES[name](stack, seeds, wanted, config)
+        results |= _PASSES[name](stack, seeds, wanted, config, dataset)
     return results
 
 
-def _weights(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
-    del seeds, needs
+def _weights(
+    stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig, dataset: Dataset | None
+) -> Statistics:
+    del seeds, needs, dataset
     weights = stack.weights(_DTYPES[config.precision])
     return {"weight_norm": stack.spread({shape: _norm(w.detach()) for shape, w in weights.leaves.items()})}
 
 
-def _train(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
-    images, labels = _inputs(stack, seeds, config)
+def _train(
+    stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig, dataset: Dataset | None
+) -> Statistics:
+    images, labels = _inputs(stack, seeds, config, dataset)
     weights = stack.weights(_DTYPES[config.precision])
     observed = Observation(
         stack, layers="logdet_train" in needs, relus="logdet_relu" in needs, outputs="fisher" in needs
@@ -84,16 +96,20 @@ def _train(stack: Stack, seeds: Sequence[int], needs: Set[str], config: Evaluati
 
 
 @torch.inference_mode()
-def _eval(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
+def _eval(
+    stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig, dataset: Dataset | None
+) -> Statistics:
     del needs
-    images, _ = _inputs(stack, seeds, config)
+    images, _ = _inputs(stack, seeds, config, dataset)
     observed = Observation(stack, layers=True)
     stack.forward(images, stack.weights(_DTYPES[config.precision]), Mode.EVAL, observed)
     return {"logdet_eval": observed.logdet_layers()}
 
 
-def _synflow(stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig) -> Statistics:
-    del needs
+def _synflow(
+    stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig, dataset: Dataset | None
+) -> Statistics:
+    del needs, dataset
     weights = stack.weights(torch.float64, absolute=True)
     channels = 3 * stack.networks if len(set(seeds)) > 1 else 3
     image = torch.ones(1, channels, config.resolution, config.resolution, dtype=torch.float64, device=stack.device)
@@ -108,11 +124,13 @@ def _synflow(stack: Stack, seeds: Sequence[int], needs: Set[str], config: Evalua
 _PASSES = {Pass.WEIGHTS: _weights, Pass.TRAIN: _train, Pass.EVAL: _eval, Pass.SYNFLOW: _synflow}
 
 
-def _inputs(stack: Stack, seeds: Sequence[int], config: EvaluationConfig) -> tuple[Tensor, Tensor]:
+def _inputs(
+    stack: Stack, seeds: Sequence[int], config: EvaluationConfig, dataset: Dataset | None
+) -> tuple[Tensor, Tensor]:
     """Minibatch 0: images [N, 3, R, R] where all networks share them, else [N, A*3, R, R]; labels [A, N]."""
-    batches = [minibatch(config, seed) for seed in dict.fromkeys(seeds)]
+    batches = [minibatch(config, seed, dataset=dataset) for seed in dict.fromkeys(seeds)]
     if len(batches) > 1:
-        batches = [minibatch(config, seed) for seed in seeds]
+        batches = [minibatch(config, seed, dataset=dataset) for seed in seeds]
     images = np.concatenate([batch.images for batch in batches], axis=1)
     labels = np.stack([batch.labels for batch in batches])
     on_device = torch.from_numpy(images).to(stack.device, _DTYPES[config.precision])

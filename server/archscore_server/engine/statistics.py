@@ -36,6 +36,9 @@ class Pass(StrEnum):
     SYNFLOW = "synflow"  # linearised float64 forward and backward on an all-ones image
 
 
+#: Minibatches of the config's dataset that a pass reads, where that is more than one.
+MINIBATCHES: dict[Pass, int] = {}
+
 #: Every statistic and the pass that yields it.
 STATISTICS: dict[str, Pass] = {
     "weight_norm": Pass.WEIGHTS,  # 2-norm of w, [A, L]

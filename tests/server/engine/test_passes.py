@@ -1,5 +1,6 @@
 """Statistics per layer against the reference figures."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from archscore.spaces import nasbench201
-from archscore_server.engine import EvaluationConfig, Init, Precision, passes
+from archscore_server.engine import Datasets, EvaluationConfig, Init, Precision, passes
+from archscore_server.engine.data import dataset_of
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import STATISTICS, Saliency
 from golden_cases import case_id, cases
@@ -17,8 +19,9 @@ CASES = [case for case in cases("nasbench201") if case.get("layers")]
 
 @pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_layers(case: dict[str, Any], precision: Precision) -> None:
+def test_layers(golden_data: Path, case: dict[str, Any], precision: Precision) -> None:
     config = EvaluationConfig(
+        dataset=case.get("dataset", "gaussian"),
         batch_size=case["batch_size"],
         resolution=case["resolution"],
         num_classes=case["num_classes"],
@@ -29,7 +32,8 @@ def test_layers(case: dict[str, Any], precision: Precision) -> None:
     )
     cell, seeds = nasbench201.parse(case["encoding"]), [case["seed"]]
     stack = build([cell], seeds, config, torch.device("cpu"))
-    statistics = passes.run(stack, seeds, ["snip", "logdet_eval", "logdet_train"], config)
+    dataset = dataset_of(config, Datasets(golden_data))
+    statistics = passes.run(stack, seeds, ["snip", "logdet_eval", "logdet_train"], config, dataset)
     present = stack.present[0]
     assert [layer.weights for layer in stack.layers[0]] == [layer["weights"] for layer in case["layers"]]
     snip = statistics["snip"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from archscore_server.engine.statistics import STATISTICS, Pass
+from archscore_server.engine.statistics import MINIBATCHES, STATISTICS, Pass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +46,11 @@ class Proxy:
     def passes(self) -> tuple[Pass, ...]:
         """The passes that yield what it needs, each once."""
         return tuple(dict.fromkeys(STATISTICS[need] for need in self.needs))
+
+    @property
+    def minibatches(self) -> int:
+        """Minibatches of the config's dataset that must be there for these passes; at least 1."""
+        return max((MINIBATCHES.get(needed, 1) for needed in self.passes), default=1)
 
 
 def proxy(
