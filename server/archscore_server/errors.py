@@ -123,6 +123,18 @@ def dataset_not_found(name: str, file: str) -> RequestError:
     return RequestError(status(code_pb2.FAILED_PRECONDITION, message, reason))
 
 
+def dataset_unusable(name: str, why: str) -> RequestError:
+    """The files of the dataset are here, but broken.
+
+    Args:
+        name: the dataset.
+        why: what is wrong with them, short and in ASCII.
+    """
+    message = f"config.dataset: {quote(name)} cannot be used: {why}"
+    reason = _reason("DATASET_UNUSABLE", {"dataset": name, "why": why})
+    return RequestError(status(code_pb2.FAILED_PRECONDITION, message, reason))
+
+
 def queue_full(retry_after: float) -> RequestError:
     """The queue cannot take the request."""
     result = status(

@@ -17,6 +17,7 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
   RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
+  FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated
 
@@ -219,7 +220,9 @@ class EvaluationConfig(google.protobuf.message.Message):
     "cifar100", "imagenet16-120" or "npz:NAME". GetServerInfo lists the real ones at hand.
     """
     batch_size: builtins.int
-    """Images in the minibatch, at least 2. Default 64. Scores of different batch sizes do not compare."""
+    """Images in the minibatch, at least 2, and at most as many as a real dataset has. Default 64. Scores of different batch
+    sizes do not compare.
+    """
     resolution: builtins.int
     """Side of the square input in pixels. Default 32; a real dataset's own."""
     num_classes: builtins.int
@@ -1012,7 +1015,9 @@ class Dataset(google.protobuf.message.Message):
     resolution: builtins.int
     """Side of the square images; 0 for "gaussian", which takes any."""
     content_sha256: builtins.str
-    """SHA-256 over images and labels; empty for "gaussian"."""
+    """SHA-256 over the images, uint8 [n, 3, R, R] in file order, then the labels, int64 [n] from 0, both little-endian in
+    C order; empty for "gaussian".
+    """
     def __init__(
         self,
         *,

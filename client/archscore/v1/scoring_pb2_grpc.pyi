@@ -17,6 +17,7 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
   RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
+  FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated
 
