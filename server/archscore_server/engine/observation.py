@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archscore_server.engine.codes import gram, logdet, overlaps
+from archscore_server.engine.codes import codes, gram, logdet, overlaps
 from archscore_server.engine.networks import LayerCall, Observer, Stack
 from archscore_server.engine.statistics import Array
 
@@ -49,14 +49,14 @@ class Observation(Observer):
         size = output[0].numel() // layers
         # The rank of K is at most n + 1: below B it is singular, whatever the codes.
         if self._layers and size + 1 >= len(output):
-            self._layer_overlaps.append(overlaps(output.detach(), layers))
+            self._layer_overlaps.append(overlaps(codes(output.detach(), layers)))
             self._layer_slots += call.slots
             self._layer_sizes += [size] * layers
 
     def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
         """See Observer."""
         if self._relus:
-            self._relu_overlaps.append(overlaps(output.detach(), len(networks)))
+            self._relu_overlaps.append(overlaps(codes(output.detach(), len(networks), rectified=True)))
             self._relu_networks += networks
             self._relu_multiplicities += multiplicity
             self._relu_sizes += [output[0].numel() // len(networks)] * len(networks)

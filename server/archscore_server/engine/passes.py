@@ -95,7 +95,7 @@ def _train(
     return results
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _eval(
     stack: Stack, seeds: Sequence[int], needs: Set[str], config: EvaluationConfig, dataset: Dataset | None
 ) -> Statistics:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from archscore_server.engine.codes import gram, logdet, overlaps
+from archscore_server.engine.codes import codes, gram, logdet, overlaps
 
 
 def naive_gram(features: torch.Tensor) -> np.ndarray:
@@ -19,7 +19,7 @@ def test_gram_counts_agreeing_entries(units: int, batch: int, channels: int, sid
     torch.manual_seed(0)
     features = torch.randn(batch, units * channels, side, side).contiguous(memory_format=torch.channels_last)
     size = channels * side * side
-    k = gram(overlaps(features, units), torch.full((units,), size))
+    k = gram(overlaps(codes(features, units)), torch.full((units,), size))
     for unit, own in enumerate(features.split(channels, dim=1)):
         np.testing.assert_array_equal(k[unit].numpy(), naive_gram(own.flatten(1)))
 
@@ -27,7 +27,7 @@ def test_gram_counts_agreeing_entries(units: int, batch: int, channels: int, sid
 def test_entries_of_zero_count_as_not_positive() -> None:
     features = torch.zeros(2, 4, 2, 2).contiguous(memory_format=torch.channels_last)
     features[0, 0, 0, 0] = -0.0
-    assert overlaps(features, 1).tolist() == [[[0, 0], [0, 0]]]
+    assert overlaps(codes(features, 1)).tolist() == [[[0, 0], [0, 0]]]
 
 
 def random_gram(rng: np.random.Generator, batch: int, size: int, share: float) -> np.ndarray:
@@ -72,3 +72,9 @@ def test_a_matrix_does_not_change_its_neighbours() -> None:
     beside = logdet(torch.from_numpy(np.stack([singular, regular, singular])))
     assert beside[1] == alone[0]
     assert beside[[0, 2]].isnan().all()
+
+
+def test_rectified_features_have_the_codes_of_what_they_were() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(5, 6, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(codes(torch.relu(features), 2, rectified=True), codes(features, 2))

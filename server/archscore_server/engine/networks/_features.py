@@ -86,6 +86,8 @@ def deal(features: Tensor, consumers: Sequence[Units]) -> tuple[Tensor, ...]:
     """
     if len(consumers) == 1 and consumers[0].all:
         return (features,)
+    if not torch.is_grad_enabled():
+        return tuple(own.read(features) for own in consumers)
     return _deal(features, tuple(consumers))
 
 
@@ -101,6 +103,8 @@ def collect(parts: Sequence[Tensor], owners: Sequence[Units]) -> Tensor:
     """
     if len(parts) == 1 and owners[0].all:
         return parts[0]
+    if not torch.is_grad_enabled():
+        return _sum(parts, owners)
     return _collect(tuple(owners), *parts)
 
 
