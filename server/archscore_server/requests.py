@@ -28,6 +28,7 @@ from archscore_server.scheduler import Priority
 #: of its own name there, with the fields of its NetworkConfig; another one enters here.
 _NETWORK_COUNTS: Mapping[str, Mapping[str, str]] = {
     "nasbench201": {"channels": "max_channels", "cells_per_stage": "max_cells_per_stage"},
+    "zennas": {},
 }
 
 #: The counts that every config has: least value, and the limit.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from archscore.spaces import nasbench201
+from archscore.spaces import nasbench201, zennas
 from archscore_server.engine.datasets import GAUSSIAN, KNOWN, is_known
 
-NetworkConfig = nasbench201.NetworkConfig
+NetworkConfig = nasbench201.NetworkConfig | zennas.NetworkConfig
 
 
 class ConfigError(ValueError):

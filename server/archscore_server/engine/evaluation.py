@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from archscore_server.engine._numerics import ieee_float32
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
-from archscore_server.engine.networks import build
+from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device, static_scores
 from archscore_server.engine.statistics import Array
@@ -84,38 +85,55 @@ def evaluate_stacks(
     if answered:
         yield answered
     size = stack_size or _STACK_SIZES[device.type]
-    for start in range(0, len(waiting), size):
-        indices = waiting[start : start + size]
-        members = [architectures[index] for index in indices]
-        yield list(zip(indices, _evaluate_stack(members, proxies, config, dataset, device), strict=True))
+    for indices, stacks in _planned(architectures, waiting, config.seeds, size):
+        values: dict[int, dict[str, list[float]]] = {index: defaultdict(list) for index in indices}
+        for members in stacks:
+            own = [architectures[index] for index, _ in members]
+            computed = _evaluate_stack(own, [seed for _, seed in members], proxies, config, dataset, device)
+            for name, numbers in computed.items():
+                for (index, _), number in zip(members, numbers, strict=True):
+                    values[index][name].append(float(number))
+        finished = []
+        for index in indices:
+            scores = static_scores(architectures[index], proxies, config)
+            scores |= {name: _score(np.array(numbers)) for name, numbers in values[index].items()}
+            finished.append((index, Evaluation({name: scores[name] for name in proxies})))
+        yield finished
+
+
+def _planned(
+    architectures: Sequence[Architecture], waiting: Sequence[int], seeds: Sequence[int], size: int
+) -> Iterator[tuple[Sequence[int], list[list[tuple[int, int]]]]]:
+    """Groups of architectures that finish together, and their stacks as (architecture, seed) of each network.
+
+    Where networks of different architectures stack, a stack is some architectures with one seed, so that they share
+    the minibatch; else it is one architecture with some seeds.
+    """
+    if waiting and mixes(architectures[waiting[0]]):
+        for start in range(0, len(waiting), size):
+            indices = waiting[start : start + size]
+            yield indices, [[(index, seed) for index in indices] for seed in seeds]
+    else:
+        for index in waiting:
+            members = [(index, seed) for seed in seeds]
+            yield [index], [members[start : start + size] for start in range(0, len(members), size)]
 
 
 def _evaluate_stack(
     architectures: Sequence[Architecture],
+    seeds: Sequence[int],
     proxies: Sequence[str],
     config: EvaluationConfig,
     dataset: Dataset | None,
     device: torch.device,
-) -> list[Evaluation]:
-    """Evaluates connected architectures side by side, seed by seed."""
-    wanted = [registry.get(name) for name in proxies]
+) -> dict[str, Array]:
+    """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
+    wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
-    values: dict[str, list[Array]] = {proxy.name: [] for proxy in wanted if not proxy.static}
-    for seed in config.seeds:
-        seeds = [seed] * len(architectures)
-        with ieee_float32(device):
-            statistics = passes.run(build(architectures, seeds, config, device), seeds, needs, config, dataset)
-        for proxy in wanted:
-            if not proxy.static:
-                with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
-                    values[proxy.name].append(proxy.compute(*(statistics[need] for need in proxy.needs)))
-    by_seed = {name: np.stack(rows, axis=1) for name, rows in values.items()}  # [A, repeats]
-    evaluations = []
-    for a, architecture in enumerate(architectures):
-        scores = static_scores(architecture, proxies, config)
-        scores |= {name: _score(rows[a]) for name, rows in by_seed.items()}
-        evaluations.append(Evaluation({name: scores[name] for name in proxies}))
-    return evaluations
+    with ieee_float32(device):
+        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset)
+    with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
+        return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 
 
 def _score(values: Array) -> Score:

@@ -6,6 +6,6 @@ Importing this package fills the registry. A proxy's parameters name the statist
 
 from archscore_server.engine.proxies._registry import Proxy, get, names, proxy
 
-from archscore_server.engine.proxies import activations, saliency, sizes, tcet  # isort: skip  (fills the registry)
+from archscore_server.engine.proxies import activations, gradients, saliency, sizes, tcet  # isort: skip  (fills the registry)
 
-__all__ = ["Proxy", "activations", "get", "names", "proxy", "saliency", "sizes", "tcet"]
+__all__ = ["Proxy", "activations", "get", "gradients", "names", "proxy", "saliency", "sizes", "tcet"]

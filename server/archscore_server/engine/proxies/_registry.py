@@ -27,7 +27,7 @@ class Proxy:
         paper: where it comes from.
         uses_labels: whether the score depends on the labels of the minibatch.
         needs: the statistics that it is computed from, in the order of `compute`'s parameters.
-        static: whether it follows from the encoding alone; then `compute` takes a Description instead.
+        static: whether it follows from the encoding alone; then `compute` takes a Size instead.
         compute: statistics in the order of `needs` -> one number per network, [A].
     """
 
@@ -64,7 +64,7 @@ def proxy(
 ) -> Callable[[F], F]:
     """Registers a function as a proxy.
 
-    The function's parameters name the statistics that it needs, or it takes `description` alone and follows from the
+    The function's parameters name the statistics that it needs, or it takes `size` alone and follows from the
     encoding. The first paragraph of its docstring says what it measures.
 
     Args:
@@ -82,7 +82,7 @@ def proxy(
     def register(function: F) -> F:
         own_name = name or function.__name__
         parameters = tuple(inspect.signature(function).parameters)
-        static = parameters == ("description",)
+        static = parameters == ("size",)
         unknown = [] if static else [parameter for parameter in parameters if parameter not in STATISTICS]
         description = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
         if own_name in _REGISTRY:
