@@ -59,7 +59,7 @@ format: .venv/installed ## put code into the house style
 proto: .venv-proto/installed ## regenerate the stubs from the contract
 	scripts/generate_stubs.sh
 
-bench: .venv/installed .cache/toolkit ## compare with the reference toolkit and a plain loop (about 20 minutes)
+bench: .venv/installed ## compare with the reference toolkit and a plain loop (10 minutes on an idle machine)
 	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)
 
 clean: ## remove what the other verbs made

@@ -1,6 +1,7 @@
 """The server as a whole: from its first moment to its last."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -206,4 +207,6 @@ def test_the_front_end_never_loads_torch():
         "import archscore_server.cli\n"
         "sys.exit(any(name.split('.')[0] == 'torch' for name in sys.modules))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    # the child finds the tests' helpers where this process does
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)

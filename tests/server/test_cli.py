@@ -17,6 +17,7 @@ from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import cli
 from archscore_server.config import Limits, Settings
+from support.process import descendants
 from support.serving import many, one
 
 COMMAND = [sys.executable, "-m", "archscore_server"]
@@ -186,6 +187,10 @@ def test_a_second_signal_does_not_wait(process):
 
 @pytest.mark.slow
 def test_a_signal_before_it_is_ready(process):
-    time.sleep(1.0)
+    # A worker has been started, and takes far longer to load torch than this takes to see it.
+    deadline = time.monotonic() + 20
+    while not descendants(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     ended(process, timeout=20)
