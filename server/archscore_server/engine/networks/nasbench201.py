@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archscore.spaces.nasbench201 import EDGES, Cell
+from archscore.spaces.nasbench201 import EDGES, Cell, NetworkConfig
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._features import Units, collect, deal
 from archscore_server.engine.networks._pooling import avg_pool_3x3
@@ -89,6 +89,8 @@ class NasBench201Stack(Stack):
             device: where it runs.
         """
         network = config.network
+        if not isinstance(network, NetworkConfig):
+            raise TypeError("the config is for networks of another search space")
         size = {"resolution": config.resolution, "num_classes": config.num_classes}
         depth = network.cells_per_stage
         super().__init__(

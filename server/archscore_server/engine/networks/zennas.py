@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archscore.spaces import Layer
-from archscore.spaces.zennas import Genome
+from archscore.spaces.zennas import Genome, NetworkConfig
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._run import Run
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
@@ -31,8 +31,10 @@ class ZenNasStack(Stack):
             config: links, resolution, classes and init.
             device: where it runs.
         """
-        genome = genomes[0]
-        self._units = list(genome.units(config.network, resolution=config.resolution))
+        genome, network = genomes[0], config.network
+        if not isinstance(network, NetworkConfig):
+            raise TypeError("the config is for networks of another search space")
+        self._units = list(genome.units(network, resolution=config.resolution))
         classifier = genome.classifier(config.num_classes)
         layers = [*(layer for unit in self._units for layer in unit.layers), classifier]
         present = np.ones((len(genomes), len(layers)), dtype=np.bool_)

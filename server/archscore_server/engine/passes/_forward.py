@@ -77,7 +77,7 @@ class _ZenObserver(Observer):
         """Log mean distance of the features, plus half the log of each BatchNorm's mean variance; [A]."""
         first, second = self._features
         moved = (first - second).abs().unflatten(1, (self._stack.networks, -1))  # [N, A, C, H, W]
-        total = moved.sum(dim=(2, 3, 4), dtype=torch.float64).mean(dim=0).log()
+        total: Tensor = moved.sum(dim=(2, 3, 4), dtype=torch.float64).mean(dim=0).log()
         total += self._silent * math.log(_SILENT_VARIANCE) / 2
         for networks, _, variance in self._norms:
             logs = variance.double().unflatten(0, (len(networks), -1)).mean(dim=1).log() / 2

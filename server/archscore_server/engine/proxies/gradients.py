@@ -79,7 +79,7 @@ def te_score(tangent_kernel: Array) -> Array:
 def _eigenvalues(symmetric: Array) -> Array:
     if not np.isfinite(symmetric).all():
         return np.full(len(symmetric), np.nan)
-    return np.linalg.eigvalsh(symmetric)
+    return np.asarray(np.linalg.eigvalsh(symmetric), dtype=np.float64)
 
 
 def _condition_number(kernel: Array) -> float:
