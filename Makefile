@@ -44,6 +44,7 @@ check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	MYPYPATH=client:server:benchmarks $(BIN)/mypy benchmarks examples
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code proto
 	@mkdir -p .cache

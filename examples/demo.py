@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 PROXIES = ["tcet", "ssnr", "naswot", "snip", "parameters"]
 
@@ -31,7 +32,7 @@ def main() -> int:
     """Runs the demonstration; returns an exit code."""
     groups = {f"index:{index}": group for group, indices in CELLS.items() for index in indices}
     print(f"Starting archscore-server for {len(groups)} cells and {len(PROXIES)} proxies ...", flush=True)
-    server_command = [SCRIPTS / "archscore-server", "--port", "0", "--metrics-port", "0"]
+    server_command: list[str | Path] = [SCRIPTS / "archscore-server", "--port", "0", "--metrics-port", "0"]
     with subprocess.Popen(server_command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             ready = re.search(r"listening on (\S+)", server.stdout.readline() if server.stdout else "")
@@ -52,7 +53,7 @@ def main() -> int:
     return server.returncode
 
 
-def print_ranking(cells: list[tuple[str, str]], results: list[dict]) -> None:
+def print_ranking(cells: list[tuple[str, str]], results: list[dict[str, Any]]) -> None:
     """Prints a line an architecture, the highest T-CET first and those without one last."""
     rows = []
     for (encoding, group), result in zip(cells, results, strict=True):
@@ -65,7 +66,7 @@ def print_ranking(cells: list[tuple[str, str]], results: list[dict]) -> None:
         print(f"{rank:4}  {encoding:<12} {group:<13} {cells_of_row}")
 
 
-def shown(score: dict) -> str:
+def shown(score: dict[str, Any]) -> str:
     """A score for people: its value, or its outcome where it has none."""
     if "value" not in score:
         return str(score["outcome"]).removeprefix("OUTCOME_").lower()
