@@ -134,8 +134,8 @@ PROXY_FAULTS = {
 }
 
 SPACE_FAULTS = {
-    "unset": ("", "must be set: known are nasbench201"),
-    "unknown": ("nasbench301", "unknown search space 'nasbench301': known are nasbench201"),
+    "unset": ("", "must be set: known are nasbench201, zennas"),
+    "unknown": ("nasbench301", "unknown search space 'nasbench301': known are nasbench201, zennas"),
 }
 
 #: Encodings, where the first surprise is, and what was expected there.
@@ -212,7 +212,7 @@ async def test_mixed_spaces_fail_the_request(served, monkeypatch):
 
 async def test_unset_architecture_fails_the_request(served):
     request = scoring_pb2.ScoreArchitectureRequest(proxies=["tcet"])
-    expected = {"architecture.space": "must be set: known are nasbench201"}
+    expected = {"architecture.space": "must be set: known are nasbench201, zennas"}
     assert_invalid(await status_of(served.stub.ScoreArchitecture(request, timeout=TIMEOUT)), expected)
 
 
