@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from archscore.spaces import nasbench201
+from archscore.spaces import SPACES, nasbench201
 from archscore_server.engine import Datasets, EvaluationConfig, Precision, passes
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.networks import build
-from archscore_server.engine.statistics import STATISTICS, Labels, Saliency
+from archscore_server.engine.statistics import STATISTICS, Labels, Pass, Saliency
 from golden_cases import architecture, case_id, cases, engine_config
 
 CASES = [case for case in cases() if case.get("layers")]
@@ -61,3 +61,34 @@ def test_networks_with_seeds_of_their_own_share_a_stack() -> None:
                 pairs = [(of_all[a], own[0])]
             for values, expected in pairs:
                 np.testing.assert_allclose(values, expected, rtol=1e-7, atol=1e-12, err_msg=name)
+
+
+#: Forward runs of each pass. ZICO's first gradient is TRAIN's.
+FORWARDS = {
+    Pass.WEIGHTS: 0,
+    Pass.TRAIN: 1,
+    Pass.EVAL: 1,
+    Pass.SYNFLOW: 1,
+    Pass.HESSIAN: 1,
+    Pass.ZICO: 1,
+    Pass.JACOBIAN: 1,
+    Pass.NTK: 1,
+    Pass.ZEN: 2,
+}
+
+
+@pytest.mark.parametrize("space", ["nasbench201", "zennas"])
+def test_a_pass_never_runs_twice(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EvaluationConfig(batch_size=4, resolution=8, network=SPACES[space].network)
+    encodings = {"nasbench201": "index:6111", "zennas": "SuperConvK3BNRELU(3,8,1,1)"}
+    stack = build([SPACES[space].parse(encodings[space])], [0], config, torch.device("cpu"))
+    forwards = []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        forwards.append(arguments)
+        return type(stack).forward(stack, *arguments)
+
+    monkeypatch.setattr(stack, "forward", counted)
+    passes.run(stack, list(STATISTICS), config)
+    assert set(FORWARDS) == set(Pass)
+    assert len(forwards) == sum(FORWARDS.values())
