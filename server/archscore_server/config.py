@@ -32,6 +32,10 @@ class Limits:
     max_cells_per_stage: int = 10
     max_message_bytes: int = 16 * 2**20
     max_queued_architectures: int = 100_000
+    max_encoding_length: int = 10_000
+    max_parameters: int = 500_000_000
+    max_flops: int = 100_000_000_000
+    max_layers: int = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

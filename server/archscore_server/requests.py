@@ -1,6 +1,6 @@
 """Requests as the rest of the server sees them: checked, resolved, and free of protobuf.
 
-A fault of the request raises RequestError with every fault found; a fault of one architecture is a status of its own.
+A fault of the request raises RequestError with every fault found; faults of one architecture are not looked for here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from google.rpc import status_pb2
-
-from archscore.spaces import SPACES, Architecture, EncodingError, SearchSpace
+from archscore.spaces import SPACES, SearchSpace
 from archscore.v1 import scoring_pb2
 from archscore_server import enums, errors
 from archscore_server.config import Limits
@@ -97,14 +95,6 @@ def describe_request(
     space = _space("architecture.space", request.architecture.space, violations)
     config = _resolve(request.config, space, limits, catalogue, 1, violations)
     return cast(SearchSpace, space), config
-
-
-def parse(space: SearchSpace, encoding: str, field: str) -> Architecture | status_pb2.Status:
-    """Reads an encoding, or says what is wrong with the field that holds it."""
-    try:
-        return space.parse(encoding)
-    except EncodingError as error:
-        return errors.invalid_argument([(field, str(error))])
 
 
 def default_config(space: SearchSpace) -> EvaluationConfig:

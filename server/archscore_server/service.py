@@ -13,6 +13,7 @@ from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import errors, pagination, requests, responses
+from archscore_server.admission import admit
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
 from archscore_server.engine import Evaluation
@@ -84,7 +85,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.DescribeArchitectureResponse:
         """Says what an architecture's network consists of and costs."""
         space, config = requests.describe_request(request, self._limits, self._catalogue)
-        architecture = requests.parse(space, request.architecture.encoding, "architecture.encoding")
+        encoding = request.architecture.encoding
+        architecture = admit(space, encoding, "architecture.encoding", config, self._limits)
         if isinstance(architecture, status_pb2.Status):
             raise RequestError(architecture)
         description = architecture.describe(

@@ -15,7 +15,9 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 field, and for an encoding the position in the string
                                                                 and what was expected there
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
-  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits
+  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
+                                                                "limit" names a field of Limits, "value" is what the
+                                                                architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
   FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
@@ -1046,6 +1048,10 @@ class Limits(google.protobuf.message.Message):
     MAX_CELLS_PER_STAGE_FIELD_NUMBER: builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
     MAX_QUEUED_ARCHITECTURES_FIELD_NUMBER: builtins.int
+    MAX_ENCODING_LENGTH_FIELD_NUMBER: builtins.int
+    MAX_PARAMETERS_FIELD_NUMBER: builtins.int
+    MAX_FLOPS_FIELD_NUMBER: builtins.int
+    MAX_LAYERS_FIELD_NUMBER: builtins.int
     max_architectures_per_request: builtins.int
     """Architectures in one request."""
     max_batch_size: builtins.int
@@ -1064,6 +1070,16 @@ class Limits(google.protobuf.message.Message):
     """Size of a request message in bytes. More is gRPC's own RESOURCE_EXHAUSTED."""
     max_queued_architectures: builtins.int
     """Architectures that may wait at a time. More is RESOURCE_EXHAUSTED with ErrorInfo QUEUE_FULL."""
+    max_encoding_length: builtins.int
+    """Characters of an encoding. More is RESOURCE_EXHAUSTED with ErrorInfo ARCHITECTURE_TOO_LARGE, as with all limits
+    below, for that architecture alone.
+    """
+    max_parameters: builtins.int
+    """Parameters of a network as scored."""
+    max_flops: builtins.int
+    """Multiply-accumulates of a network for one image, as scored."""
+    max_layers: builtins.int
+    """Convolutions and linear layers of a network."""
     def __init__(
         self,
         *,
@@ -1076,7 +1092,11 @@ class Limits(google.protobuf.message.Message):
         max_cells_per_stage: builtins.int = ...,
         max_message_bytes: builtins.int = ...,
         max_queued_architectures: builtins.int = ...,
+        max_encoding_length: builtins.int = ...,
+        max_parameters: builtins.int = ...,
+        max_flops: builtins.int = ...,
+        max_layers: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
 
 global___Limits = Limits

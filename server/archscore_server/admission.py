@@ -1,0 +1,47 @@
+"""Which architectures are let in: those whose encodings can be read and whose networks keep to the server's limits.
+
+All of it follows from the encoding, in milliseconds: no layer is listed and no tensor made.
+"""
+
+from __future__ import annotations
+
+from google.rpc import status_pb2
+
+from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
+from archscore_server import errors
+from archscore_server.config import Limits
+from archscore_server.engine import EvaluationConfig
+
+
+def admit(
+    space: SearchSpace, encoding: str, field: str, config: EvaluationConfig, limits: Limits
+) -> Architecture | status_pb2.Status:
+    """Reads an encoding, or says why its architecture is not let in.
+
+    Args:
+        space: its search space.
+        encoding: as sent.
+        field: path of the field that holds it, for errors.
+        config: how the network would be evaluated.
+        limits: what is let in.
+
+    Returns:
+        The architecture; or INVALID_ARGUMENT where the encoding is malformed or has no network of the resolution asked,
+        RESOURCE_EXHAUSTED with ARCHITECTURE_TOO_LARGE where it is over a limit.
+    """
+    if len(encoding) > limits.max_encoding_length:
+        return errors.architecture_too_large("max_encoding_length", len(encoding), limits.max_encoding_length)
+    try:
+        architecture = space.parse(encoding)
+        size = architecture.size(config.network, resolution=config.resolution, num_classes=config.num_classes)
+    except (EncodingError, NetworkError) as error:
+        return errors.invalid_argument([(field, str(error))])
+    for limit, value in (
+        ("max_parameters", size.parameters),
+        ("max_flops", size.flops),
+        ("max_layers", size.layers),
+    ):
+        most = getattr(limits, limit)
+        if value > most:
+            return errors.architecture_too_large(limit, value, most)
+    return architecture
