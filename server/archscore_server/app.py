@@ -15,6 +15,7 @@ from archscore.v1 import scoring_pb2_grpc
 from archscore_server.config import Settings
 from archscore_server.datasets import Catalogue
 from archscore_server.engine import Datasets
+from archscore_server.engine import proxies as registry
 from archscore_server.health import Health
 from archscore_server.interceptor import CallInterceptor
 from archscore_server.metrics import Metrics, MetricsPage
@@ -73,6 +74,7 @@ class Server:
         Raises:
             StartError: a port cannot be opened, or the workers cannot start.
         """
+        registry.names()  # imports what installed packages add: here, and not in the middle of the first request
         await self._health.start()
         self._open_ports()
         await self._grpc.start()
