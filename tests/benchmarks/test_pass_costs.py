@@ -32,5 +32,6 @@ def test_the_ratios() -> None:
 def test_the_references_agree_with_archscore() -> None:
     assert pass_costs.kernel_difference([parse("index:6111")]) < 1e-2
     workloads = pass_costs.workloads()
-    cell = parse("index:81")
+    # no gradient reaches some of its layers
+    cell = parse("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|nor_conv_3x3~0|none~1|none~2|")
     assert workloads["ntk batched"](cell) == pytest.approx(workloads["ntk loop"](cell), rel=1e-2)

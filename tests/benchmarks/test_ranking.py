@@ -63,7 +63,7 @@ def test_what_has_no_score_ranks_last() -> None:
     assert list(_scores.as_ranked(scores, "snip")) == [2.0, -np.inf]
     assert list(_scores.as_ranked(scores, "ntk_condition_number")) == [-2.0, -np.inf]
     [by_snip] = rank_nasbench201.taus(CELLS[:2], scores, ["snip"], {"c": accuracies([90, 10])}).values()
-    assert by_snip == {"c": 1.0}
+    assert by_snip["c"].value == 1.0
 
 
 def accuracies(values: list[float]) -> dict[str, float]:
@@ -100,8 +100,9 @@ def test_the_study_reports_and_checks(
     table, report = write_csv(tmp_path / "accuracy.csv", rows), tmp_path / "report.json"
     command = ["--accuracies", str(table), "--cells", "6", "--proxies", "flops", "--json", str(report)]
     assert rank_nasbench201.main(command) == 0
-    assert "| flops | 1.000 | 6 |" in capsys.readouterr().out
-    assert json.loads(report.read_text())["kendall_tau"] == {"flops": {"cifar10_test": 1.0}}
+    assert "| flops | 1.000 (0.000) | 6 |" in capsys.readouterr().out
+    tau = json.loads(report.read_text())["kendall_tau"]["flops"]["cifar10_test"]
+    assert tau == pytest.approx({"value": 1.0, "standard_error": 0.0})
     with pytest.raises(SystemExit):
         rank_nasbench201.main([*command, "--check"])  # its targets are about other proxies
     monkeypatch.setattr(rank_nasbench201, "TARGETS", {"flops": 1.0})
