@@ -5,12 +5,17 @@ All of it follows from the encoding, in milliseconds: no layer is listed and no 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 from google.rpc import status_pb2
 
 from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
 from archscore_server import errors
 from archscore_server.config import Limits
-from archscore_server.engine import EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig
+from archscore_server.engine.memory import USABLE_MEMORY, fits
+from archscore_server.pool import PoolInfo
 
 
 def admit(
@@ -45,3 +50,22 @@ def admit(
         if value > most:
             return errors.architecture_too_large(limit, value, most)
     return architecture
+
+
+def refuse_bytes(
+    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, limits: Limits, pool: PoolInfo
+) -> status_pb2.Status | None:
+    """ARCHITECTURE_TOO_LARGE where evaluating a network takes more memory than it may, else None."""
+    most = max_bytes(limits, pool)
+    try:
+        fits(architecture, proxies, config, most or sys.maxsize, device=pool.device_kind)
+    except ArchitectureTooLargeError as error:
+        return errors.architecture_too_large("max_bytes", error.needed, error.available)
+    return None
+
+
+def max_bytes(limits: Limits, pool: PoolInfo) -> int:
+    """Bytes that evaluating one network may take: what is set, or what a worker has; 0 where that is not known."""
+    if limits.max_bytes is not None:
+        return limits.max_bytes
+    return min(int(USABLE_MEMORY * device.memory_bytes) // device.workers for device in pool.devices)

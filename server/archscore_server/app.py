@@ -60,7 +60,7 @@ class Server:
             observer=self.metrics,
         )
         self._catalogue = Catalogue(Datasets(settings.data_dir))
-        self._scoring = Scoring(self._scheduler, self.metrics, settings.limits)
+        self._scoring = Scoring(self._scheduler, self.metrics, settings.limits, pool)
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(self.metrics)], options=settings.grpc_options)
         service = ScoringService(self._scoring, pool, self._catalogue, settings.limits)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, self._grpc)

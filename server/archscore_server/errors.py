@@ -24,6 +24,7 @@ _MEASURES = {
     "max_parameters": "its network has {:,} parameters",
     "max_flops": "its network takes {:,} multiply-accumulates an image",
     "max_layers": "its network has {:,} layers",
+    "max_bytes": "evaluating its network takes {:,} bytes of memory",
 }
 #: Seconds after which a server that starts or stops, or its successor, may be asked again.
 _UNAVAILABLE_RETRY_AFTER = 1.0

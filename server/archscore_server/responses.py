@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from archscore.spaces import Description, SearchSpace
 from archscore.v1 import scoring_pb2
 from archscore_server import enums
+from archscore_server.admission import max_bytes
 from archscore_server.config import Limits
 from archscore_server.engine import DatasetInfo, Evaluation, EvaluationConfig
 from archscore_server.engine import proxies as registry
@@ -120,5 +121,5 @@ def server_info_message(
             scoring_pb2.Dataset(name=GAUSSIAN),
             *(scoring_pb2.Dataset(**dataclasses.asdict(dataset)) for dataset in datasets),
         ],
-        limits=scoring_pb2.Limits(**dataclasses.asdict(limits)),
+        limits=scoring_pb2.Limits(**dataclasses.asdict(limits) | {"max_bytes": max_bytes(limits, pool)}),
     )

@@ -13,11 +13,12 @@ from functools import partial
 from google.rpc import code_pb2, status_pb2
 
 from archscore_server import deadlines, errors
-from archscore_server.admission import admit
+from archscore_server.admission import admit, refuse_bytes
 from archscore_server.config import Limits
 from archscore_server.engine import Evaluation, Outcome, evaluate_without_device
 from archscore_server.errors import RequestError
 from archscore_server.metrics import ArchitectureOutcome, Metrics
+from archscore_server.pool import Pool
 from archscore_server.requests import ScoringRequest
 from archscore_server.scheduler import (
     ArchitectureFailedError,
@@ -59,11 +60,12 @@ class _State(Enum):
 class Scoring:
     """Scores the architectures of requests, between the time that the workers are warm and the end."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, limits: Limits, pool: Pool) -> None:
         """Refuses requests until `open` is called."""
         self._scheduler = scheduler
         self._metrics = metrics
         self._limits = limits
+        self._pool = pool
         self._state = _State.STARTING
         self._active = 0
         self._idle = asyncio.Event()
@@ -167,6 +169,8 @@ class Scoring:
                 progress.finish(_not_admitted(index, architecture))
             elif evaluation := evaluate_without_device(architecture, proxies, request.config):
                 progress.finish(_evaluated(index, evaluation))
+            elif refusal := refuse_bytes(architecture, proxies, request.config, self._limits, self._pool.info):
+                progress.finish(_not_admitted(index, refusal))
             else:
                 indices.append(index)
                 items.append(Item(architecture, proxies, request.config))

@@ -8,9 +8,10 @@ from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201, zennas
 from archscore.v1 import scoring_pb2
-from archscore_server.admission import admit
+from archscore_server.admission import admit, max_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import EvaluationConfig
+from archscore_server.engine import EvaluationConfig, predicted_bytes
+from archscore_server.pool import DeviceInfo, PoolInfo
 from support.serving import TIMEOUT, architecture, details, reason, results_of, serving, status_of, violations
 
 GENOME = zennas.START.format()
@@ -131,3 +132,28 @@ async def test_limits_of_the_server_hold_in_every_space():
         request.config.nasbench201.cells_per_stage = 1
         request.architecture.encoding = nasbench201.Cell(("none",) * 6).format()
         await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+
+
+async def test_memory_is_predicted_from_architecture_proxies_and_config():
+    config = EvaluationConfig(network=zennas.NetworkConfig())
+    needed = predicted_bytes(zennas.START, ["snip"], config)
+    request = scoring_pb2.ScoreArchitectureRequest(architecture=architecture(GENOME, "zennas"), proxies=["snip"])
+    async with serving(limits=Limits(max_bytes=needed - 1)) as served:
+        status = await status_of(served.stub.ScoreArchitecture(request, timeout=TIMEOUT))
+        assert reason(status) == "ARCHITECTURE_TOO_LARGE"
+        info = details(status)[error_details_pb2.ErrorInfo]
+        assert info.metadata == {"limit": "max_bytes", "value": str(needed), "most": str(needed - 1)}
+        assert served.pool.batches == []
+        server = await served.stub.GetServerInfo(scoring_pb2.GetServerInfoRequest(), timeout=TIMEOUT)
+        assert server.limits.max_bytes == needed - 1
+        request.config.batch_size = 32
+        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+        request.config.batch_size = 64
+        request.proxies[:] = ["parameters"]
+        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+
+
+def test_workers_share_the_memory_of_their_device() -> None:
+    devices = (DeviceInfo("cpu", "cpu", 4, 1, 10_000), DeviceInfo("cpu", "cpu", 1, 1, 4_000))
+    assert max_bytes(Limits(), PoolInfo("2", "1", devices)) == 2_000
+    assert max_bytes(Limits(max_bytes=7), PoolInfo("2", "1", devices)) == 7

@@ -1052,6 +1052,7 @@ class Limits(google.protobuf.message.Message):
     MAX_PARAMETERS_FIELD_NUMBER: builtins.int
     MAX_FLOPS_FIELD_NUMBER: builtins.int
     MAX_LAYERS_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
     max_architectures_per_request: builtins.int
     """Architectures in one request."""
     max_batch_size: builtins.int
@@ -1080,6 +1081,10 @@ class Limits(google.protobuf.message.Message):
     """Multiply-accumulates of a network for one image, as scored."""
     max_layers: builtins.int
     """Convolutions and linear layers of a network."""
+    max_bytes: builtins.int
+    """Bytes of memory that evaluating one network takes, as predicted from its encoding, the proxies and the config. 0 where
+    the server does not know how much it has.
+    """
     def __init__(
         self,
         *,
@@ -1096,7 +1101,8 @@ class Limits(google.protobuf.message.Message):
         max_parameters: builtins.int = ...,
         max_flops: builtins.int = ...,
         max_layers: builtins.int = ...,
+        max_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_bytes", b"max_bytes", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
 
 global___Limits = Limits

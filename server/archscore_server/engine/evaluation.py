@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from archscore_server.engine._numerics import ieee_float32
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
+from archscore_server.engine.memory import USABLE_MEMORY, fits
 from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device, static_scores
@@ -32,6 +35,7 @@ def evaluate(
     data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
+    available_bytes: int | None = None,
 ) -> list[Evaluation]:
     """Scores architectures of one search space.
 
@@ -44,7 +48,8 @@ def evaluate(
         config: what else scores depend on; None takes the defaults.
         data: where the config's dataset is found, unless that is "gaussian".
         device: where to compute.
-        stack_size: networks evaluated side by side; None takes what suits the device.
+        stack_size: networks evaluated side by side, if they fit; None takes what suits the device.
+        available_bytes: memory that there is for tensors; None asks the device.
 
     Returns:
         An evaluation for each architecture, in order, with scores in the order of `proxies`.
@@ -53,9 +58,19 @@ def evaluate(
         KeyError: a proxy is not known.
         ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset.
         DatasetError: the dataset is not there, or broken.
+        ArchitectureTooLargeError: a network does not fit into memory even alone. The device has done nothing yet.
     """
     found: dict[int, Evaluation] = {}
-    for stack in evaluate_stacks(architectures, proxies, config, data=data, device=device, stack_size=stack_size):
+    stacks = evaluate_stacks(
+        architectures,
+        proxies,
+        config,
+        data=data,
+        device=device,
+        stack_size=stack_size,
+        available_bytes=available_bytes,
+    )
+    for stack in stacks:
         found.update(stack)
     return [found[index] for index in range(len(architectures))]
 
@@ -68,6 +83,7 @@ def evaluate_stacks(
     data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
+    available_bytes: int | None = None,
 ) -> Iterator[list[tuple[int, Evaluation]]]:
     """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes, those that need no device first."""
     config = config or EvaluationConfig()
@@ -84,8 +100,11 @@ def evaluate_stacks(
             waiting.append(index)
     if answered:
         yield answered
-    size = stack_size or _STACK_SIZES[device.type]
-    for indices, stacks in _planned(architectures, waiting, config.seeds, size):
+    available = _available_bytes(device) if available_bytes is None else available_bytes
+    most = stack_size or _STACK_SIZES[device.type]
+    fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type)
+    sizes = {index: min(most, fit(architectures[index])) for index in waiting}
+    for indices, stacks in _planned(architectures, waiting, config.seeds, sizes):
         values: dict[int, dict[str, list[float]]] = {index: defaultdict(list) for index in indices}
         for members in stacks:
             own = [architectures[index] for index, _ in members]
@@ -102,21 +121,31 @@ def evaluate_stacks(
 
 
 def _planned(
-    architectures: Sequence[Architecture], waiting: Sequence[int], seeds: Sequence[int], size: int
+    architectures: Sequence[Architecture], waiting: Sequence[int], seeds: Sequence[int], sizes: Mapping[int, int]
 ) -> Iterator[tuple[Sequence[int], list[list[tuple[int, int]]]]]:
     """Groups of architectures that finish together, and their stacks as (architecture, seed) of each network.
 
     Where networks of different architectures stack, a stack is some architectures with one seed, so that they share
-    the minibatch; else it is one architecture with some seeds.
+    the minibatch; else it is one architecture with some seeds. `sizes` says how large a stack an architecture allows.
     """
     if waiting and mixes(architectures[waiting[0]]):
+        size = min(sizes.values())
         for start in range(0, len(waiting), size):
             indices = waiting[start : start + size]
             yield indices, [[(index, seed) for index in indices] for seed in seeds]
     else:
         for index in waiting:
-            members = [(index, seed) for seed in seeds]
+            members, size = [(index, seed) for seed in seeds], sizes[index]
             yield [index], [members[start : start + size] for start in range(0, len(members), size)]
+
+
+def _available_bytes(device: torch.device) -> int:
+    """Memory that tensors of an evaluation may take."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(USABLE_MEMORY * (free + unused))
+    return int(USABLE_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _evaluate_stack(
