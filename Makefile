@@ -9,7 +9,7 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test check format proto bench clean
+.PHONY: help install demo serve test check format proto docs bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ serve: .venv/installed ## run a server here; ARGS='--port 50052' passes options
 test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' passes options
 	ARCHSCORE_FLOOR_PYTHON=$(CURDIR)/.venv-floor/bin/python $(BIN)/pytest $(ARGS)
 
-check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs
+check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -51,6 +51,7 @@ check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs
 	$(BIN)/buf build --output .cache/contract.binpb
 	$(BIN)/buf breaking .cache/contract.binpb --against $(RELEASE_IMAGE)
 	scripts/generate_stubs.sh --check
+	$(BIN)/python scripts/generate_docs.py --check
 
 format: .venv/installed ## put code into the house style
 	$(BIN)/ruff check --fix
@@ -59,6 +60,9 @@ format: .venv/installed ## put code into the house style
 
 proto: .venv-proto/installed ## regenerate the stubs from the contract
 	scripts/generate_stubs.sh
+
+docs: .venv/installed ## regenerate docs/proxies.md from the registry
+	$(BIN)/python scripts/generate_docs.py
 
 bench: .venv/installed ## compare with the reference toolkit and a plain loop (10 minutes on an idle machine)
 	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)

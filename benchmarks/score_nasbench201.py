@@ -12,9 +12,7 @@ On a machine that does other work too, threads that wait for each other distort 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import random
 import sys
 import time
@@ -24,10 +22,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
-from archscore._version import __version__
+from _report import environment, progress
 from archscore.spaces.nasbench201 import Cell, NetworkConfig, parse
 from archscore_server.engine import EvaluationConfig, evaluate
 from references import plain_loop, toolkit
@@ -246,35 +243,6 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "archscore": __version__,
-        "alethiometer": toolkit.VERSION,
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name, as the kernel has it where it has one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def progress(message: str) -> None:
-    """Tells whoever waits; stdout is for the result."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
@@ -319,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(summary))
     if options.json is not None:
         report = {
-            "environment": environment(options.threads),
+            "environment": environment(alethiometer=toolkit.VERSION),
             "setting": asdict(setting),
             "cells": encodings,
             "summary": summary,

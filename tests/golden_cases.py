@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from archscore.spaces import SPACES, Architecture
+from archscore_server.engine import EvaluationConfig, Init, Precision
 
 GOLDEN = Path(__file__).parent / "golden" / "scores.json"
 
@@ -14,14 +18,44 @@ _NETWORK = {"nasbench201": {"channels", "cells_per_stage"}, "zennas": {"residual
 _LOOSE = {"plain": 5e-2, "grasp": 1e-1, "zico": 1e-1}
 
 
-def cases(space: str) -> list[dict[str, Any]]:
-    """The cases of a search space that this version can evaluate: all but those with a real dataset."""
-    return [case for case in json.loads(GOLDEN.read_text()) if case["space"] == space and "dataset" not in case]
+def cases() -> list[dict[str, Any]]:
+    """All cases."""
+    loaded: list[dict[str, Any]] = json.loads(GOLDEN.read_text())
+    return loaded
+
+
+def architecture(case: dict[str, Any]) -> Architecture:
+    """The case's architecture."""
+    return SPACES[case["space"]].parse(case["encoding"])
+
+
+def engine_config(case: dict[str, Any], precision: str) -> EvaluationConfig:
+    """The case's config."""
+    own = {key: case[key] for key in _NETWORK[case["space"]] if key in case}
+    return EvaluationConfig(
+        dataset=case.get("dataset", "gaussian"),
+        batch_size=case["batch_size"],
+        resolution=case["resolution"],
+        num_classes=case["num_classes"],
+        seed=case["seed"],
+        repeats=case.get("repeats", 1),
+        init=Init(case.get("init", "kaiming_normal")),
+        precision=Precision(precision),
+        network=replace(SPACES[case["space"]].network, **own),
+    )
 
 
 def case_id(case: dict[str, Any]) -> str:
     """A short name."""
-    parts = [case.get("init", ""), f"seed{case['seed']}", f"B{case['batch_size']}", f"R{case['resolution']}"]
+    parts = [
+        case["space"],
+        "linked" if case.get("residual_links") else "",
+        case.get("dataset", ""),
+        case.get("init", ""),
+        f"seed{case['seed']}",
+        f"B{case['batch_size']}",
+        f"R{case['resolution']}",
+    ]
     return "-".join(part for part in parts if part)
 
 

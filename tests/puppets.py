@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
 from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Score
@@ -132,7 +133,7 @@ class PuppetEngine:
     After the first result "hang" does nothing for ever, "raise" raises, and "break" also breaks the device.
     """
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
         self.hello = Hello("2.0", "1.0", device, "puppet", 2**30)
         self.broken = False
 
@@ -165,12 +166,12 @@ class PuppetEngine:
 class UnavailableEngine(PuppetEngine):
     """An engine that cannot load."""
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
         raise RuntimeError("CUDA is not available: no GPU")
 
 
 class ExitingEngine(PuppetEngine):
     """An engine that takes its process with it."""
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
         os._exit(9)

@@ -13,6 +13,9 @@ from grpc_reflection.v1alpha import reflection
 
 from archscore.v1 import scoring_pb2_grpc
 from archscore_server.config import Settings
+from archscore_server.datasets import Catalogue
+from archscore_server.engine import Datasets
+from archscore_server.engine import proxies as registry
 from archscore_server.health import Health
 from archscore_server.interceptor import CallInterceptor
 from archscore_server.metrics import Metrics, MetricsPage
@@ -56,9 +59,10 @@ class Server:
             max_batch=settings.max_batch,
             observer=self.metrics,
         )
-        self._scoring = Scoring(self._scheduler, self.metrics)
+        self._catalogue = Catalogue(Datasets(settings.data_dir))
+        self._scoring = Scoring(self._scheduler, self.metrics, settings.limits, pool)
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(self.metrics)], options=settings.grpc_options)
-        service = ScoringService(self._scoring, pool, settings.limits)
+        service = ScoringService(self._scoring, pool, self._catalogue, settings.limits)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
         reflection.enable_server_reflection([SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], self._grpc)
@@ -70,11 +74,12 @@ class Server:
         Raises:
             StartError: a port cannot be opened, or the workers cannot start.
         """
+        registry.names()  # imports what installed packages add: here, and not in the middle of the first request
         await self._health.start()
         self._open_ports()
         await self._grpc.start()
         try:
-            await self._scheduler.start()
+            await asyncio.gather(self._catalogue.scan(), self._scheduler.start())
         except PoolStartError as error:
             raise StartError(f"the workers cannot start: {error}") from error
         self._scoring.open()

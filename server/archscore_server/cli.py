@@ -29,6 +29,12 @@ _LIMITS = (
     ("limit-channels", "max_channels", 4_096, "Channels of the first stage at most (NAS-Bench-201)."),
     ("limit-cells", "max_cells_per_stage", 1_000, "Cells in a stage at most (NAS-Bench-201)."),
     ("limit-message-bytes", "max_message_bytes", 2**30, "Size of a message at most."),
+    ("limit-encoding-length", "max_encoding_length", 2**20, "Characters of an encoding at most."),
+    # Widths of layers are uint32 in the contract, and none is larger than the number of parameters.
+    ("limit-parameters", "max_parameters", 2**32 - 1, "Parameters of a network at most."),
+    ("limit-flops", "max_flops", 2**63 - 1, "Multiply-accumulates of a network for one image at most."),
+    ("limit-layers", "max_layers", 20_000, "Convolutions and linear layers of a network at most."),
+    ("limit-bytes", "max_bytes", 2**63 - 1, "Memory that evaluating one network may take at most, in bytes."),
     ("max-queued", "max_queued_architectures", 2**31, "Architectures that may wait at a time."),
 )
 
@@ -42,7 +48,10 @@ class _CannotStart(click.ClickException):
 def _limit_options(command: F) -> F:
     for option, field, largest, text in reversed(_LIMITS):
         default = getattr(_DEFAULTS.limits, field)
-        command = click.option(f"--{option}", type=click.IntRange(1, largest), default=default, help=text)(command)
+        shown = default is not None or "what a worker has"
+        command = click.option(
+            f"--{option}", type=click.IntRange(1, largest), default=default, show_default=shown, help=text
+        )(command)
     return command
 
 

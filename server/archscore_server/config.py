@@ -21,7 +21,7 @@ _MIN_PING_INTERVAL_MS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What requests may ask for; fields as in Limits of the contract."""
+    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have."""
 
     max_architectures_per_request: int = 10_000
     max_batch_size: int = 512
@@ -32,6 +32,11 @@ class Limits:
     max_cells_per_stage: int = 10
     max_message_bytes: int = 16 * 2**20
     max_queued_architectures: int = 100_000
+    max_encoding_length: int = 10_000
+    max_parameters: int = 500_000_000
+    max_flops: int = 100_000_000_000
+    max_layers: int = 1_000
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

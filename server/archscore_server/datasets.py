@@ -1,31 +1,96 @@
-"""Names of minibatch sources, and the files that they are read from."""
+"""What the front end knows of the datasets in the data directory: it looks once, when the server starts."""
 
 from __future__ import annotations
 
-import re
+import asyncio
+import logging
+from collections.abc import Sequence
 
-GAUSSIAN = "gaussian"
+from archscore_server import errors
+from archscore_server.engine import DatasetError, DatasetInfo, DatasetNotFoundError, Datasets, EvaluationConfig
+from archscore_server.engine.data import minibatch_sha256
+from archscore_server.engine.datasets import GAUSSIAN, file_of, is_known
+from archscore_server.errors import RequestError, quote
 
-#: The first file that is looked for, relative to the data directory, in the layout that each dataset is published in.
-_FILES = {
-    "cifar10": "cifar-10-batches-py/data_batch_1",
-    "cifar100": "cifar-100-python/train",
-    "imagenet16-120": "ImageNet16/train_data_batch_1",
-}
-
-_NPZ = re.compile(r"npz:([A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})")
-
-#: What a request may name, in words.
-KNOWN = f"{GAUSSIAN}, {', '.join(_FILES)} and npz:NAME (letters, digits, '_', '-', '.')"
+_logger = logging.getLogger(__name__)
 
 
-def is_known(name: str) -> bool:
-    """Whether a dataset of that name can exist."""
-    return name == GAUSSIAN or name in _FILES or _NPZ.fullmatch(name) is not None
+class Catalogue:
+    """The real datasets at hand. Lives on one event loop; files are read in threads."""
+
+    def __init__(self, data: Datasets) -> None:
+        """Knows nothing until `scan`.
+
+        Args:
+            data: the data directory.
+        """
+        self._data = data
+        self._infos: dict[str, DatasetInfo] = {}
+        self._broken: dict[str, DatasetError] = {}
+        self._scanned = False
+        # Reading a dataset or drawing a minibatch takes memory, and Datasets is for one thread at a time.
+        self._lock = asyncio.Lock()
+
+    @property
+    def infos(self) -> Sequence[DatasetInfo]:
+        """The datasets that can be used: published ones, then archives by name."""
+        return tuple(self._infos.values())
+
+    async def scan(self) -> None:
+        """Reads every dataset of the directory once and forgets its images. Logs a line for each, usable or not."""
+        try:
+            names = await asyncio.to_thread(self._data.names)
+        except OSError as error:
+            _logger.warning("the data directory cannot be read: %s", error)
+            names = []
+        for name in names:
+            try:
+                async with self._lock:
+                    info = await asyncio.to_thread(self._inspect, name)
+            except DatasetError as error:
+                self._broken[name] = error
+                _logger.warning("dataset %s cannot be used: %s", quote(name), error.reason)
+            else:
+                self._infos[name] = info
+                _logger.info("dataset %s: %d images, content %s", name, info.images, info.content_sha256)
+        self._scanned = True
+
+    def find(self, name: str) -> DatasetInfo | None:
+        """What is known of a dataset; None where it cannot be used, and for "gaussian"."""
+        return self._infos.get(name)
+
+    def require(self, name: str) -> None:
+        """Makes sure that a known dataset can be used.
+
+        Raises:
+            RequestError: it is not there, or broken; or nobody has looked yet.
+        """
+        if name == GAUSSIAN or name in self._infos:
+            return
+        if not self._scanned:
+            raise errors.starting()
+        raise _refusal(self._broken.get(name) or DatasetNotFoundError(name, file_of(name)))
+
+    async def minibatch_sha256(self, config: EvaluationConfig) -> str:
+        """The hash of a config's first minibatch.
+
+        Raises:
+            RequestError: the dataset can no longer be used.
+        """
+        # In a thread since a large minibatch takes a second to draw.
+        async with self._lock:
+            try:
+                return await asyncio.to_thread(minibatch_sha256, config, self._data)
+            except DatasetError as error:
+                raise _refusal(error) from error
+
+    def _inspect(self, name: str) -> DatasetInfo:
+        if not is_known(name):
+            raise DatasetError(name, "no config can have this name: letters, digits, '_', '-', '.', at most 64")
+        return self._data.read(name).info
 
 
-def file_of(name: str) -> str:
-    """The file that a known dataset other than "gaussian" is looked for in, relative to the data directory."""
-    if match := _NPZ.fullmatch(name):
-        return f"{match[1]}.npz"
-    return _FILES[name]
+def _refusal(error: DatasetError) -> RequestError:
+    if isinstance(error, DatasetNotFoundError):
+        return errors.dataset_not_found(error.name, error.file)
+    return errors.dataset_unusable(error.name, error.reason)

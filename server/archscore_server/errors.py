@@ -18,6 +18,14 @@ _MAX_QUOTED = 60
 _MAX_VIOLATIONS = 20
 _MAX_VIOLATION_BYTES = 3_000
 _MAX_MESSAGE = 500
+#: What the limits on one architecture are about.
+_MEASURES = {
+    "max_encoding_length": "its encoding has {:,} characters",
+    "max_parameters": "its network has {:,} parameters",
+    "max_flops": "its network takes {:,} multiply-accumulates an image",
+    "max_layers": "its network has {:,} layers",
+    "max_bytes": "evaluating its network takes {:,} bytes of memory",
+}
 #: Seconds after which a server that starts or stops, or its successor, may be asked again.
 _UNAVAILABLE_RETRY_AFTER = 1.0
 #: Names a client how long to wait in words of gRPC's own retry policy.
@@ -123,6 +131,18 @@ def dataset_not_found(name: str, file: str) -> RequestError:
     return RequestError(status(code_pb2.FAILED_PRECONDITION, message, reason))
 
 
+def dataset_unusable(name: str, why: str) -> RequestError:
+    """The files of the dataset are here, but broken.
+
+    Args:
+        name: the dataset.
+        why: what is wrong with them, short and in ASCII.
+    """
+    message = f"config.dataset: {quote(name)} cannot be used: {why}"
+    reason = _reason("DATASET_UNUSABLE", {"dataset": name, "why": why})
+    return RequestError(status(code_pb2.FAILED_PRECONDITION, message, reason))
+
+
 def queue_full(retry_after: float) -> RequestError:
     """The queue cannot take the request."""
     result = status(
@@ -147,6 +167,21 @@ def draining() -> RequestError:
 def deadline_exceeded() -> status_pb2.Status:
     """The deadline of the request passed before the architecture was scored."""
     return status(code_pb2.DEADLINE_EXCEEDED, "the deadline passed before this architecture was scored")
+
+
+def architecture_too_large(limit: str, value: int, most: int) -> status_pb2.Status:
+    """The architecture is over a limit of the server.
+
+    Args:
+        limit: name of the field of Limits; one of `_MEASURES`.
+        value: what the architecture has.
+        most: what the server takes.
+    """
+    return status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        f"the architecture is too large: {_MEASURES[limit].format(value)}, and this server takes {most:,} at most",
+        _reason("ARCHITECTURE_TOO_LARGE", {"limit": limit, "value": str(value), "most": str(most)}),
+    )
 
 
 def architecture_failed(why: str) -> status_pb2.Status:

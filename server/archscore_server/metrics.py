@@ -30,7 +30,8 @@ class ArchitectureOutcome(StrEnum):
     OK = "ok"
     DEGENERATE = "degenerate"  # its logits do not depend on the input
     NON_FINITE = "non_finite"  # a proxy came out NaN or infinite
-    INVALID = "invalid"  # its encoding is malformed
+    INVALID = "invalid"  # its encoding is malformed, or has no network of the resolution asked
+    TOO_LARGE = "too_large"  # it is over a limit
     FAILED = "failed"  # its evaluation failed
     EXPIRED = "expired"  # the deadline passed first
     CANCELLED = "cancelled"  # the client left first

@@ -1,6 +1,6 @@
 """Requests as the rest of the server sees them: checked, resolved, and free of protobuf.
 
-A fault of the request raises RequestError with every fault found; a fault of one architecture is a status of its own.
+A fault of the request raises RequestError with every fault found; faults of one architecture are not looked for here.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from google.rpc import status_pb2
-
-from archscore.spaces import SPACES, Architecture, EncodingError, SearchSpace
+from archscore.spaces import SPACES, SearchSpace
 from archscore.v1 import scoring_pb2
-from archscore_server import datasets, enums, errors
+from archscore_server import enums, errors
 from archscore_server.config import Limits
-from archscore_server.engine import ConfigError, EvaluationConfig
+from archscore_server.datasets import Catalogue
+from archscore_server.engine import ConfigError, DatasetInfo, EvaluationConfig
 from archscore_server.engine import proxies as registry
+from archscore_server.engine.datasets import KNOWN, is_known
 from archscore_server.enums import EnumField
 from archscore_server.errors import Violations, quote
 from archscore_server.scheduler import Priority
@@ -26,6 +26,7 @@ from archscore_server.scheduler import Priority
 #: of its own name there, with the fields of its NetworkConfig; another one enters here.
 _NETWORK_COUNTS: Mapping[str, Mapping[str, str]] = {
     "nasbench201": {"channels": "max_channels", "cells_per_stage": "max_cells_per_stage"},
+    "zennas": {},
 }
 
 #: The counts that every config has: least value, and the limit.
@@ -59,7 +60,9 @@ class ScoringRequest:
 
 
 def scoring_request(
-    request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest, limits: Limits
+    request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest,
+    limits: Limits,
+    catalogue: Catalogue,
 ) -> ScoringRequest:
     """Checks everything about a request to score but its encodings.
 
@@ -73,13 +76,15 @@ def scoring_request(
         space = _common_space(request.architectures, limits, violations)
     _check_proxies(request.proxies, violations)
     priority = _enum("priority", request.priority, enums.PRIORITY, violations)
-    config = _resolve(request.config, space, limits, violations)
+    # Where something is wrong already, the count decides nothing.
+    minibatches = 1 if violations else max(registry.get(name).minibatches for name in request.proxies)
+    config = _resolve(request.config, space, limits, catalogue, minibatches, violations)
     # Without a space, the line above has raised.
     return ScoringRequest(cast(SearchSpace, space), tuple(request.proxies), config, cast(Priority, priority))
 
 
 def describe_request(
-    request: scoring_pb2.DescribeArchitectureRequest, limits: Limits
+    request: scoring_pb2.DescribeArchitectureRequest, limits: Limits, catalogue: Catalogue
 ) -> tuple[SearchSpace, EvaluationConfig]:
     """Checks everything about a request to describe but its encoding.
 
@@ -88,16 +93,8 @@ def describe_request(
     """
     violations = Violations()
     space = _space("architecture.space", request.architecture.space, violations)
-    config = _resolve(request.config, space, limits, violations)
+    config = _resolve(request.config, space, limits, catalogue, 1, violations)
     return cast(SearchSpace, space), config
-
-
-def parse(space: SearchSpace, encoding: str, field: str) -> Architecture | status_pb2.Status:
-    """Reads an encoding, or says what is wrong with the field that holds it."""
-    try:
-        return space.parse(encoding)
-    except EncodingError as error:
-        return errors.invalid_argument([(field, str(error))])
 
 
 def default_config(space: SearchSpace) -> EvaluationConfig:
@@ -153,36 +150,56 @@ def _check_proxies(names: Sequence[str], violations: Violations) -> None:
 
 
 def _resolve(
-    config: scoring_pb2.EvaluationConfig, space: SearchSpace | None, limits: Limits, violations: Violations
+    config: scoring_pb2.EvaluationConfig,
+    space: SearchSpace | None,
+    limits: Limits,
+    catalogue: Catalogue,
+    minibatches: int,
+    violations: Violations,
 ) -> EvaluationConfig:
-    """The config with every field resolved, once nothing is wrong with it or with the rest of the request."""
-    values = _scalars(config)
+    """The config with every field resolved, once nothing is wrong with it or with the rest of the request.
+
+    Args:
+        config: as asked.
+        space: the search space, if it is known.
+        limits: what may be asked for.
+        catalogue: the datasets at hand.
+        minibatches: how many minibatches the proxies read.
+        violations: the faults of the rest of the request, to which those of the config are added.
+
+    Raises:
+        RequestError: there are faults, or the dataset cannot be used.
+    """
+    dataset = catalogue.find(config.dataset)
+    values = _scalars(config, dataset)
     values["init"] = _enum("config.init", config.init, enums.INIT, violations)
     values["precision"] = _enum("config.precision", config.precision, enums.PRECISION, violations)
     _check_scalars(values, limits, violations)
+    if dataset:
+        _check_dataset(values, dataset, minibatches, violations)
     if space:
         _check_resolution(values["resolution"], space, violations)
         values["network"] = _network(config, space, limits, violations)
     violations.raise_if_any()
-    if values["dataset"] != datasets.GAUSSIAN:
-        raise errors.dataset_not_found(values["dataset"], datasets.file_of(values["dataset"]))
+    catalogue.require(values["dataset"])
     try:
         return EvaluationConfig(**values)
     except ConfigError as error:
         raise errors.RequestError(errors.invalid_argument([(f"config.{error.field}", error.description)])) from error
 
 
-def _scalars(config: scoring_pb2.EvaluationConfig) -> dict[str, Any]:
-    defaults = EvaluationConfig()
-    return {
+def _scalars(config: scoring_pb2.EvaluationConfig, dataset: DatasetInfo | None) -> dict[str, Any]:
+    defaults = EvaluationConfig(**dataset.config_fields) if dataset else EvaluationConfig()
+    values = {
         name: getattr(config, name) if config.HasField(name) else getattr(defaults, name)
         for name in ("dataset", "batch_size", "resolution", "num_classes", "seed", "repeats")
     }
+    return {**values, "dataset_sha256": defaults.dataset_sha256}
 
 
 def _check_scalars(values: Mapping[str, Any], limits: Limits, violations: Violations) -> None:
-    if not datasets.is_known(values["dataset"]):
-        violations.add("config.dataset", f"unknown dataset {quote(values['dataset'])}: known are {datasets.KNOWN}")
+    if not is_known(values["dataset"]):
+        violations.add("config.dataset", f"unknown dataset {quote(values['dataset'])}: known are {KNOWN}")
     for name, (least, limit) in _COUNTS.items():
         _check_count(f"config.{name}", values[name], least, getattr(limits, limit), violations)
     past_last_seed = values["seed"] + values["repeats"]
@@ -190,6 +207,17 @@ def _check_scalars(values: Mapping[str, Any], limits: Limits, violations: Violat
         violations.add("config.seed", f"must be below 2^32, is {values['seed']}")
     elif past_last_seed > _NUM_SEEDS:
         violations.add("config.repeats", f"seed + repeats must be at most 2^32, is {past_last_seed}")
+
+
+def _check_dataset(values: Mapping[str, Any], dataset: DatasetInfo, minibatches: int, violations: Violations) -> None:
+    conflicts = dataset.conflicts(
+        resolution=values["resolution"],
+        num_classes=values["num_classes"],
+        batch_size=values["batch_size"],
+        minibatches=minibatches,
+    )
+    for field, description in conflicts:
+        violations.add(f"config.{field}", description)
 
 
 def _check_resolution(resolution: int, space: SearchSpace, violations: Violations) -> None:

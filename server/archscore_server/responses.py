@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from archscore.spaces import Description, SearchSpace
 from archscore.v1 import scoring_pb2
-from archscore_server import datasets, enums
+from archscore_server import enums
+from archscore_server.admission import max_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import DatasetInfo, Evaluation, EvaluationConfig
 from archscore_server.engine import proxies as registry
+from archscore_server.engine.datasets import GAUSSIAN
 from archscore_server.pool import PoolInfo
 from archscore_server.requests import default_config
 
@@ -106,13 +108,18 @@ def space_message(space: SearchSpace) -> scoring_pb2.SearchSpace:
     )
 
 
-def server_info_message(pool: PoolInfo, limits: Limits, archscore_version: str) -> scoring_pb2.GetServerInfoResponse:
+def server_info_message(
+    pool: PoolInfo, datasets: Sequence[DatasetInfo], limits: Limits, archscore_version: str
+) -> scoring_pb2.GetServerInfoResponse:
     """What runs here."""
     return scoring_pb2.GetServerInfoResponse(
         archscore_version=archscore_version,
         torch_version=pool.torch_version,
         numpy_version=pool.numpy_version,
         devices=[scoring_pb2.Device(**dataclasses.asdict(device)) for device in pool.devices],
-        datasets=[scoring_pb2.Dataset(name=datasets.GAUSSIAN)],
-        limits=scoring_pb2.Limits(**dataclasses.asdict(limits)),
+        datasets=[
+            scoring_pb2.Dataset(name=GAUSSIAN),
+            *(scoring_pb2.Dataset(**dataclasses.asdict(dataset)) for dataset in datasets),
+        ],
+        limits=scoring_pb2.Limits(**dataclasses.asdict(limits) | {"max_bytes": max_bytes(limits, pool)}),
     )

@@ -68,5 +68,6 @@ def _local_pool(settings: Settings, on_workers_changed: Callable[[int, int], Non
         device=settings.device,
         workers=settings.workers,
         threads=settings.threads,
+        data_dir=settings.data_dir,
         on_workers_changed=on_workers_changed,
     )

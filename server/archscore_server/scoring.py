@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 
-from google.rpc import status_pb2
+from google.rpc import code_pb2, status_pb2
 
-from archscore_server import deadlines, errors, requests
+from archscore_server import deadlines, errors
+from archscore_server.admission import admit, refuse_bytes
+from archscore_server.config import Limits
 from archscore_server.engine import Evaluation, Outcome, evaluate_without_device
 from archscore_server.errors import RequestError
 from archscore_server.metrics import ArchitectureOutcome, Metrics
+from archscore_server.pool import Pool
 from archscore_server.requests import ScoringRequest
 from archscore_server.scheduler import (
     ArchitectureFailedError,
@@ -29,8 +32,8 @@ from archscore_server.scheduler import (
 
 #: Results that are given out together at most: a response of theirs stays far below gRPC's limit of 4 MiB.
 _MAX_CHUNK = 256
-#: Encodings that are read before others get their turn on the event loop.
-_TURN = 64
+#: Characters of encodings that are read before others get their turn on the event loop.
+_TURN = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,12 @@ class _State(Enum):
 class Scoring:
     """Scores the architectures of requests, between the time that the workers are warm and the end."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, limits: Limits, pool: Pool) -> None:
         """Refuses requests until `open` is called."""
         self._scheduler = scheduler
         self._metrics = metrics
+        self._limits = limits
+        self._pool = pool
         self._state = _State.STARTING
         self._active = 0
         self._idle = asyncio.Event()
@@ -153,14 +158,19 @@ class Scoring:
         """Answers what it can, and returns the rest with its positions."""
         indices, items = [], []
         proxies = tuple(sorted(request.proxies))
+        read = 0
         for index, encoding in enumerate(encodings):
-            if index % _TURN == _TURN - 1:
+            if read >= _TURN:
+                read = 0
                 await asyncio.sleep(0)
-            architecture = requests.parse(request.space, encoding, field_of(index))
+            read += len(encoding)
+            architecture = admit(request.space, encoding, field_of(index), request.config, self._limits)
             if isinstance(architecture, status_pb2.Status):
-                progress.finish(Result(index, architecture, ArchitectureOutcome.INVALID))
+                progress.finish(_not_admitted(index, architecture))
             elif evaluation := evaluate_without_device(architecture, proxies, request.config):
                 progress.finish(_evaluated(index, evaluation))
+            elif refusal := refuse_bytes(architecture, proxies, request.config, self._limits, self._pool.info):
+                progress.finish(_not_admitted(index, refusal))
             else:
                 indices.append(index)
                 items.append(Item(architecture, proxies, request.config))
@@ -230,6 +240,11 @@ def _settled(index: int, waiter: Waiter) -> Result:
     if isinstance(outcome, StoppingError):
         return Result(index, errors.draining().status, ArchitectureOutcome.REFUSED)
     return _evaluated(index, outcome)
+
+
+def _not_admitted(index: int, status: status_pb2.Status) -> Result:
+    too_large = status.code == code_pb2.RESOURCE_EXHAUSTED
+    return Result(index, status, ArchitectureOutcome.TOO_LARGE if too_large else ArchitectureOutcome.INVALID)
 
 
 def _evaluated(index: int, evaluation: Evaluation) -> Result:

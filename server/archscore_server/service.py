@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -14,10 +13,11 @@ from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import errors, pagination, requests, responses
+from archscore_server.admission import admit
 from archscore_server.config import Limits
+from archscore_server.datasets import Catalogue
 from archscore_server.engine import Evaluation
 from archscore_server.engine import proxies as registry
-from archscore_server.engine.data import minibatch_sha256
 from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
 from archscore_server.pool import Pool
@@ -32,25 +32,26 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     """ScoringService of the contract, over the scheduler. Errors are raised as RequestError."""
 
-    def __init__(self, scoring: Scoring, pool: Pool, limits: Limits) -> None:
+    def __init__(self, scoring: Scoring, pool: Pool, catalogue: Catalogue, limits: Limits) -> None:
         """Takes what it answers from.
 
         Args:
             scoring: scores architectures.
             pool: what there is to be said about workers.
+            catalogue: the datasets at hand.
             limits: what requests may ask for.
         """
         self._scoring = scoring
         self._pool = pool
+        self._catalogue = catalogue
         self._limits = limits
-        self._hashing = asyncio.Lock()
 
     async def ScoreArchitecture(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.ScoreArchitectureRequest, context: Context
     ) -> scoring_pb2.ScoreArchitectureResponse:
         """Scores one architecture."""
         self._scoring.check_open()
-        common = requests.scoring_request(request, self._limits)
+        common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [request.architecture.encoding]
         chunks = self._scoring.results(common, encodings, lambda _: "architecture.encoding", context.time_remaining())
         async with aclosing(chunks):
@@ -66,7 +67,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreArchitecturesResponse]:
         """Scores many architectures and answers as they finish."""
         self._scoring.check_open()
-        common = requests.scoring_request(request, self._limits)
+        common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [architecture.encoding for architecture in request.architectures]
         chunks = self._scoring.results(
             common, encodings, lambda index: f"architectures[{index}].encoding", context.time_remaining()
@@ -83,8 +84,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self, request: scoring_pb2.DescribeArchitectureRequest, _context: Context
     ) -> scoring_pb2.DescribeArchitectureResponse:
         """Says what an architecture's network consists of and costs."""
-        space, config = requests.describe_request(request, self._limits)
-        architecture = requests.parse(space, request.architecture.encoding, "architecture.encoding")
+        space, config = requests.describe_request(request, self._limits, self._catalogue)
+        encoding = request.architecture.encoding
+        architecture = admit(space, encoding, "architecture.encoding", config, self._limits)
         if isinstance(architecture, status_pb2.Status):
             raise RequestError(architecture)
         description = architecture.describe(
@@ -113,17 +115,14 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.GetServerInfoResponse:
         """Says what runs here."""
         self._scoring.check_started()
-        return responses.server_info_message(self._pool.info, self._limits, __version__)
+        return responses.server_info_message(self._pool.info, self._catalogue.infos, self._limits, __version__)
 
     async def _fingerprint(self, request: ScoringRequest) -> scoring_pb2.Fingerprint:
         """What the scores of a request depend on."""
-        # In a thread since a large minibatch takes a second to draw, one at a time since it takes memory.
-        async with self._hashing:
-            sha256 = await asyncio.to_thread(minibatch_sha256, request.config)
         return scoring_pb2.Fingerprint(
             config=responses.config_message(request.config, request.space),
             proxy_versions={name: registry.get(name).version for name in request.proxies},
-            minibatch_sha256=sha256,
+            minibatch_sha256=await self._catalogue.minibatch_sha256(request.config),
             torch_version=self._pool.info.torch_version,
             archscore_version=__version__,
             device_kind=self._pool.info.device_kind,

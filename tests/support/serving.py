@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -97,14 +98,16 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(*, warm: bool = True, limits: Limits | None = None) -> AsyncIterator[Serving]:
+async def serving(
+    *, warm: bool = True, limits: Limits | None = None, data_dir: Path | None = None
+) -> AsyncIterator[Serving]:
     pools: list[PuppetPool] = []
 
     def make_pool(settings: Settings, on_workers_changed: Callable[[int, int], None]) -> PuppetPool:
         pools.append(PuppetPool(on_workers_changed))
         return pools[0]
 
-    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits())
+    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), data_dir=data_dir)
     server = Server(settings, make_pool)
     if not warm:
         pools[0].warm.clear()

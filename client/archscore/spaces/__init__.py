@@ -7,9 +7,17 @@ Standard library only.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from archscore.spaces import nasbench201
-from archscore.spaces._base import Architecture, Description, EncodingError, Layer, SearchSpace
+from archscore.spaces import nasbench201, zennas
+from archscore.spaces._base import (
+    Architecture,
+    Description,
+    EncodingError,
+    Layer,
+    NetworkError,
+    SearchSpace,
+    Size,
+)
 
-__all__ = ["SPACES", "Architecture", "Description", "EncodingError", "Layer", "SearchSpace"]
+__all__ = ["SPACES", "Architecture", "Description", "EncodingError", "Layer", "NetworkError", "SearchSpace", "Size"]
 
-SPACES: Mapping[str, SearchSpace] = MappingProxyType({space.name: space for space in (nasbench201.SPACE,)})
+SPACES: Mapping[str, SearchSpace] = MappingProxyType({space.name: space for space in (nasbench201.SPACE, zennas.SPACE)})

@@ -26,6 +26,10 @@ class EncodingError(ValueError):
         self.expected = expected
 
 
+class NetworkError(ValueError):
+    """An architecture for which there is no network of the size asked: wrong resolution, or no classes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One convolution or linear layer of a network, in the canonical order of its space.
@@ -71,6 +75,21 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """How large the network of an architecture is.
+
+    Attributes:
+        parameters: all trainable values, biases and BatchNorm included.
+        flops: multiply-accumulates of convolutions and linear layers for one image, dead ones included.
+        layers: number of convolutions and linear layers.
+    """
+
+    parameters: int
+    flops: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """What is known of an architecture before any network is built.
 
@@ -105,13 +124,33 @@ class Architecture(Protocol):
         """Whether the logits depend on the input (a disconnected architecture is DEGENERATE)."""
         ...
 
-    def describe(self, network: Any, *, resolution: int, num_classes: int) -> Description:
-        """What a network of this architecture consists of and costs.
+    def size(self, network: Any, *, resolution: int, num_classes: int) -> Size:
+        """How large a network of this architecture is, without listing its layers.
+
+        Takes time and memory in proportion to the encoding, however deep the network: limits are checked by it.
 
         Args:
             network: the `NetworkConfig` of the architecture's space.
             resolution: side of the square input image in pixels.
             num_classes: classes of the classifier.
+
+        Raises:
+            NetworkError: no such network exists for this resolution or number of classes.
+        """
+        ...
+
+    def describe(self, network: Any, *, resolution: int, num_classes: int) -> Description:
+        """What a network of this architecture consists of and costs.
+
+        Lists every layer. Where the encoding is not trusted, check its `size` first.
+
+        Args:
+            network: the `NetworkConfig` of the architecture's space.
+            resolution: side of the square input image in pixels.
+            num_classes: classes of the classifier.
+
+        Raises:
+            NetworkError: no such network exists for this resolution or number of classes.
         """
         ...
 
@@ -129,9 +168,9 @@ class SearchSpace:
         description: one or two sentences for people.
         example: a valid canonical encoding.
         network: the default `NetworkConfig`, of the space's own type: all that shapes a network besides its encoding.
-        resolution_multiple: every input resolution must be a multiple of this.
+        resolution_multiple: every input resolution must be a multiple of this; an architecture may ask for more.
         parse: turns an encoding into a value, or raises EncodingError.
-        sample: draws an architecture uniformly.
+        sample: draws an architecture; the module of the space says from which distribution.
     """
 
     name: str

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from archscore.spaces._base import Description, EncodingError, Layer, SearchSpace
+from archscore.spaces._base import Description, EncodingError, Layer, NetworkError, SearchSpace, Size
 
 OPERATIONS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """What an edge can do, in the benchmark's order."""
@@ -91,6 +91,21 @@ class Cell:
         others = [operation for operation in OPERATIONS if operation != self.operations[edge]]
         return Cell((*self.operations[:edge], rng.choice(others), *self.operations[edge + 1 :]))
 
+    def size(self, network: NetworkConfig, *, resolution: int, num_classes: int) -> Size:
+        """How large the network of this cell is; see `describe`.
+
+        Raises:
+            NetworkError: no such network exists for this resolution or number of classes.
+        """
+        skeleton = _skeleton(network, resolution, num_classes)
+        parameters, flops, layers = skeleton.parameters, skeleton.flops, skeleton.layers
+        for operation in self.operations:
+            if operation in _KERNELS:
+                parameters += skeleton.edge_parameters[operation]
+                flops += skeleton.edge_flops[operation]
+                layers += _NUM_STAGES * network.cells_per_stage
+        return Size(parameters, flops, layers)
+
     def describe(self, network: NetworkConfig, *, resolution: int, num_classes: int) -> Description:
         """What the network of this cell consists of and costs.
 
@@ -104,15 +119,10 @@ class Cell:
             num_classes: classes of the classifier, at least 1.
 
         Raises:
-            ValueError: no such network exists for this resolution or number of classes.
+            NetworkError: no such network exists for this resolution or number of classes.
         """
+        size = self.size(network, resolution=resolution, num_classes=num_classes)
         skeleton = _skeleton(network, resolution, num_classes)
-        parameters, flops = skeleton.parameters, skeleton.flops
-        for operation in self.operations:
-            if operation in _KERNELS:
-                parameters += skeleton.edge_parameters[operation]
-                flops += skeleton.edge_flops[operation]
-
         layers = [skeleton.stem]
         for stage in skeleton.stages:
             for edges in stage.cells:
@@ -124,11 +134,11 @@ class Cell:
         return Description(
             canonical=self.format(),
             connected=self.connected,
-            parameters=parameters,
-            flops=flops,
+            parameters=size.parameters,
+            flops=size.flops,
             # The shortcuts of the reduction blocks are always built.
-            parameters_with_residual_links=parameters,
-            flops_with_residual_links=flops,
+            parameters_with_residual_links=size.parameters,
+            flops_with_residual_links=size.flops,
             layers=tuple(layers),
         )
 
@@ -265,6 +275,7 @@ class _Skeleton:
         stages: the three stages.
         parameters: trainable values outside the cells.
         flops: multiply-accumulates outside the cells.
+        layers: number of layers outside the cells.
         edge_parameters: per operation with weights, what one edge with it adds over all repetitions of the cell.
         edge_flops: likewise.
     """
@@ -273,6 +284,7 @@ class _Skeleton:
     stages: tuple[_Stage, ...]
     parameters: int
     flops: int
+    layers: int
     edge_parameters: Mapping[str, int]
     edge_flops: Mapping[str, int]
 
@@ -280,9 +292,9 @@ class _Skeleton:
 @functools.lru_cache(maxsize=16)
 def _skeleton(network: NetworkConfig, resolution: int, num_classes: int) -> _Skeleton:
     if resolution < 1 or resolution % _RESOLUTION_MULTIPLE:
-        raise ValueError(f"resolution must be a positive multiple of {_RESOLUTION_MULTIPLE}")
+        raise NetworkError(f"resolution must be a positive multiple of {_RESOLUTION_MULTIPLE}")
     if num_classes < 1:
-        raise ValueError("num_classes must be at least 1")
+        raise NetworkError("num_classes must be at least 1")
 
     stem = _conv("stem", 3, network.channels, kernel=3, resolution=resolution)
     stages = tuple(_stage(stage, network, resolution, num_classes) for stage in range(_NUM_STAGES))
@@ -293,6 +305,7 @@ def _skeleton(network: NetworkConfig, resolution: int, num_classes: int) -> _Ske
         stages=stages,
         parameters=_with_batch_norm(stem) + sum(stage.tail_parameters for stage in stages),
         flops=stem.flops + sum(layer.flops for stage in stages for layer in stage.tail),
+        layers=1 + sum(len(stage.tail) for stage in stages),
         edge_parameters={
             operation: sum(_with_batch_norm(edge[operation]) for edge in first_edges) for operation in _KERNELS
         },

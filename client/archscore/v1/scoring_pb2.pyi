@@ -15,8 +15,11 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 field, and for an encoding the position in the string
                                                                 and what was expected there
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
-  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits
+  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
+                                                                "limit" names a field of Limits, "value" is what the
+                                                                architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
+  FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated
 
@@ -219,7 +222,9 @@ class EvaluationConfig(google.protobuf.message.Message):
     "cifar100", "imagenet16-120" or "npz:NAME". GetServerInfo lists the real ones at hand.
     """
     batch_size: builtins.int
-    """Images in the minibatch, at least 2. Default 64. Scores of different batch sizes do not compare."""
+    """Images in the minibatch, at least 2, and at most as many as a real dataset has. Default 64. Scores of different batch
+    sizes do not compare.
+    """
     resolution: builtins.int
     """Side of the square input in pixels. Default 32; a real dataset's own."""
     num_classes: builtins.int
@@ -1012,7 +1017,9 @@ class Dataset(google.protobuf.message.Message):
     resolution: builtins.int
     """Side of the square images; 0 for "gaussian", which takes any."""
     content_sha256: builtins.str
-    """SHA-256 over images and labels; empty for "gaussian"."""
+    """SHA-256 over the images, uint8 [n, 3, R, R] in file order, then the labels, int64 [n] from 0, both little-endian in
+    C order; empty for "gaussian".
+    """
     def __init__(
         self,
         *,
@@ -1041,6 +1048,11 @@ class Limits(google.protobuf.message.Message):
     MAX_CELLS_PER_STAGE_FIELD_NUMBER: builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
     MAX_QUEUED_ARCHITECTURES_FIELD_NUMBER: builtins.int
+    MAX_ENCODING_LENGTH_FIELD_NUMBER: builtins.int
+    MAX_PARAMETERS_FIELD_NUMBER: builtins.int
+    MAX_FLOPS_FIELD_NUMBER: builtins.int
+    MAX_LAYERS_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
     max_architectures_per_request: builtins.int
     """Architectures in one request."""
     max_batch_size: builtins.int
@@ -1059,6 +1071,20 @@ class Limits(google.protobuf.message.Message):
     """Size of a request message in bytes. More is gRPC's own RESOURCE_EXHAUSTED."""
     max_queued_architectures: builtins.int
     """Architectures that may wait at a time. More is RESOURCE_EXHAUSTED with ErrorInfo QUEUE_FULL."""
+    max_encoding_length: builtins.int
+    """Characters of an encoding. More is RESOURCE_EXHAUSTED with ErrorInfo ARCHITECTURE_TOO_LARGE, as with all limits
+    below, for that architecture alone.
+    """
+    max_parameters: builtins.int
+    """Parameters of a network as scored."""
+    max_flops: builtins.int
+    """Multiply-accumulates of a network for one image, as scored."""
+    max_layers: builtins.int
+    """Convolutions and linear layers of a network."""
+    max_bytes: builtins.int
+    """Bytes of memory that evaluating one network takes, as predicted from its encoding, the proxies and the config. 0 where
+    the server does not know how much it has.
+    """
     def __init__(
         self,
         *,
@@ -1071,7 +1097,12 @@ class Limits(google.protobuf.message.Message):
         max_cells_per_stage: builtins.int = ...,
         max_message_bytes: builtins.int = ...,
         max_queued_architectures: builtins.int = ...,
+        max_encoding_length: builtins.int = ...,
+        max_parameters: builtins.int = ...,
+        max_flops: builtins.int = ...,
+        max_layers: builtins.int = ...,
+        max_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_bytes", b"max_bytes", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
 
 global___Limits = Limits

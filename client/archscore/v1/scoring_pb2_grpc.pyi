@@ -15,8 +15,11 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 field, and for an encoding the position in the string
                                                                 and what was expected there
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
-  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits
+  RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
+                                                                "limit" names a field of Limits, "value" is what the
+                                                                architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
+  FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated
 
@@ -63,7 +66,9 @@ class ScoringServiceStub:
         archscore.v1.scoring_pb2.DescribeArchitectureRequest,
         archscore.v1.scoring_pb2.DescribeArchitectureResponse,
     ]
-    """Validates an encoding and says what its network consists of and costs. Touches no device."""
+    """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
+    server's limits is refused, but for the limit on bytes: those depend on the proxies.
+    """
 
     ListProxies: grpc.UnaryUnaryMultiCallable[
         archscore.v1.scoring_pb2.ListProxiesRequest,
@@ -108,7 +113,9 @@ class ScoringServiceAsyncStub:
         archscore.v1.scoring_pb2.DescribeArchitectureRequest,
         archscore.v1.scoring_pb2.DescribeArchitectureResponse,
     ]
-    """Validates an encoding and says what its network consists of and costs. Touches no device."""
+    """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
+    server's limits is refused, but for the limit on bytes: those depend on the proxies.
+    """
 
     ListProxies: grpc.aio.UnaryUnaryMultiCallable[
         archscore.v1.scoring_pb2.ListProxiesRequest,
@@ -159,7 +166,9 @@ class ScoringServiceServicer(metaclass=abc.ABCMeta):
         request: archscore.v1.scoring_pb2.DescribeArchitectureRequest,
         context: _ServicerContext,
     ) -> typing.Union[archscore.v1.scoring_pb2.DescribeArchitectureResponse, collections.abc.Awaitable[archscore.v1.scoring_pb2.DescribeArchitectureResponse]]:
-        """Validates an encoding and says what its network consists of and costs. Touches no device."""
+        """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
+        server's limits is refused, but for the limit on bytes: those depend on the proxies.
+        """
 
     @abc.abstractmethod
     def ListProxies(

@@ -14,6 +14,8 @@ the two is first asked for, so that a front end can read configs, results and th
 from typing import TYPE_CHECKING, Any
 
 from archscore_server.engine.config import ConfigError, EvaluationConfig, Init, Precision
+from archscore_server.engine.datasets import DatasetError, DatasetInfo, DatasetNotFoundError, Datasets
+from archscore_server.engine.memory import ArchitectureTooLargeError, predicted_bytes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device
 
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from archscore_server.engine.evaluation import evaluate, evaluate_stacks
 
 __all__ = [
+    "ArchitectureTooLargeError",
     "ConfigError",
+    "DatasetError",
+    "DatasetInfo",
+    "DatasetNotFoundError",
+    "Datasets",
     "Evaluation",
     "EvaluationConfig",
     "Init",
@@ -31,6 +38,7 @@ __all__ = [
     "evaluate",
     "evaluate_stacks",
     "evaluate_without_device",
+    "predicted_bytes",
 ]
 
 

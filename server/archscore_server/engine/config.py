@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from archscore.spaces import nasbench201
+from archscore.spaces import nasbench201, zennas
+from archscore_server.engine.datasets import GAUSSIAN, KNOWN, is_known
 
-NetworkConfig = nasbench201.NetworkConfig
+NetworkConfig = nasbench201.NetworkConfig | zennas.NetworkConfig
 
 
 class ConfigError(ValueError):
@@ -47,9 +48,10 @@ class EvaluationConfig:
 
     Attributes:
         dataset: source of the minibatch; "gaussian" is standard normal images with uniform labels.
+        dataset_sha256: the content that a real dataset must have; None takes whatever the data directory holds.
         batch_size: images in the minibatch, B.
-        resolution: side of the square input in pixels, R.
-        num_classes: classes of the classifier.
+        resolution: side of the square input in pixels, R; a real dataset's own.
+        num_classes: classes of the classifier; a real dataset's own.
         seed: first seed of weights and minibatch, below 2^32.
         repeats: number of seeds (seed, seed + 1, ...) that a score is the mean of.
         init: weight initialisation.
@@ -57,7 +59,8 @@ class EvaluationConfig:
         network: what shapes the networks of the search space besides the encoding.
     """
 
-    dataset: str = "gaussian"
+    dataset: str = GAUSSIAN
+    dataset_sha256: str | None = None
     batch_size: int = 64
     resolution: int = 32
     num_classes: int = 10
@@ -73,8 +76,8 @@ class EvaluationConfig:
         Raises:
             ConfigError: a field is out of its range.
         """
-        if self.dataset != "gaussian":
-            raise ConfigError("dataset", f"no dataset {self.dataset!r}: known is gaussian")
+        if not is_known(self.dataset):
+            raise ConfigError("dataset", f"no dataset {self.dataset!r}: known are {KNOWN}")
         for field, lowest in (("batch_size", 2), ("resolution", 1), ("num_classes", 2), ("repeats", 1)):
             value = getattr(self, field)
             if value < lowest:

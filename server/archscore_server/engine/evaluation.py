@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +15,10 @@ from archscore_server.engine import passes
 from archscore_server.engine import proxies as registry
 from archscore_server.engine._numerics import ieee_float32
 from archscore_server.engine.config import EvaluationConfig
-from archscore_server.engine.networks import build
+from archscore_server.engine.data import dataset_of
+from archscore_server.engine.datasets import Dataset, Datasets
+from archscore_server.engine.memory import USABLE_MEMORY, fits
+from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device, static_scores
 from archscore_server.engine.statistics import Array
@@ -26,8 +32,10 @@ def evaluate(
     proxies: Sequence[str],
     config: EvaluationConfig | None = None,
     *,
+    data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
+    available_bytes: int | None = None,
 ) -> list[Evaluation]:
     """Scores architectures of one search space.
 
@@ -38,18 +46,31 @@ def evaluate(
         architectures: parsed encodings, such as `archscore.spaces.nasbench201.Cell`.
         proxies: names of proxies, see `archscore_server.engine.proxies.names`.
         config: what else scores depend on; None takes the defaults.
+        data: where the config's dataset is found, unless that is "gaussian".
         device: where to compute.
-        stack_size: networks evaluated side by side; None takes what suits the device.
+        stack_size: networks evaluated side by side, if they fit; None takes what suits the device.
+        available_bytes: memory that there is for tensors; None asks the device.
 
     Returns:
         An evaluation for each architecture, in order, with scores in the order of `proxies`.
 
     Raises:
         KeyError: a proxy is not known.
-        ValueError: no such network exists under this config.
+        ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset.
+        DatasetError: the dataset is not there, or broken.
+        ArchitectureTooLargeError: a network does not fit into memory even alone. The device has done nothing yet.
     """
     found: dict[int, Evaluation] = {}
-    for stack in evaluate_stacks(architectures, proxies, config, device=device, stack_size=stack_size):
+    stacks = evaluate_stacks(
+        architectures,
+        proxies,
+        config,
+        data=data,
+        device=device,
+        stack_size=stack_size,
+        available_bytes=available_bytes,
+    )
+    for stack in stacks:
         found.update(stack)
     return [found[index] for index in range(len(architectures))]
 
@@ -59,12 +80,16 @@ def evaluate_stacks(
     proxies: Sequence[str],
     config: EvaluationConfig | None = None,
     *,
+    data: Datasets | None = None,
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
+    available_bytes: int | None = None,
 ) -> Iterator[list[tuple[int, Evaluation]]]:
     """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes, those that need no device first."""
     config = config or EvaluationConfig()
     device = torch.device(device)
+    minibatches = max((registry.get(name).minibatches for name in proxies), default=1)
+    dataset = dataset_of(config, data, minibatches)
     waiting: list[int] = []
     answered: list[tuple[int, Evaluation]] = []
     for index, architecture in enumerate(architectures):
@@ -75,35 +100,69 @@ def evaluate_stacks(
             waiting.append(index)
     if answered:
         yield answered
-    size = stack_size or _STACK_SIZES[device.type]
-    for start in range(0, len(waiting), size):
-        indices = waiting[start : start + size]
-        members = [architectures[index] for index in indices]
-        yield list(zip(indices, _evaluate_stack(members, proxies, config, device), strict=True))
+    available = _available_bytes(device) if available_bytes is None else available_bytes
+    most = stack_size or _STACK_SIZES[device.type]
+    fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type)
+    sizes = {index: min(most, fit(architectures[index])) for index in waiting}
+    for indices, stacks in _planned(architectures, waiting, config.seeds, sizes):
+        values: dict[int, dict[str, list[float]]] = {index: defaultdict(list) for index in indices}
+        for members in stacks:
+            own = [architectures[index] for index, _ in members]
+            computed = _evaluate_stack(own, [seed for _, seed in members], proxies, config, dataset, device)
+            for name, numbers in computed.items():
+                for (index, _), number in zip(members, numbers, strict=True):
+                    values[index][name].append(float(number))
+        finished = []
+        for index in indices:
+            scores = static_scores(architectures[index], proxies, config)
+            scores |= {name: _score(np.array(numbers)) for name, numbers in values[index].items()}
+            finished.append((index, Evaluation({name: scores[name] for name in proxies})))
+        yield finished
+
+
+def _planned(
+    architectures: Sequence[Architecture], waiting: Sequence[int], seeds: Sequence[int], sizes: Mapping[int, int]
+) -> Iterator[tuple[Sequence[int], list[list[tuple[int, int]]]]]:
+    """Groups of architectures that finish together, and their stacks as (architecture, seed) of each network.
+
+    Where networks of different architectures stack, a stack is some architectures with one seed, so that they share
+    the minibatch; else it is one architecture with some seeds. `sizes` says how large a stack an architecture allows.
+    """
+    if waiting and mixes(architectures[waiting[0]]):
+        size = min(sizes.values())
+        for start in range(0, len(waiting), size):
+            indices = waiting[start : start + size]
+            yield indices, [[(index, seed) for index in indices] for seed in seeds]
+    else:
+        for index in waiting:
+            members, size = [(index, seed) for seed in seeds], sizes[index]
+            yield [index], [members[start : start + size] for start in range(0, len(members), size)]
+
+
+def _available_bytes(device: torch.device) -> int:
+    """Memory that tensors of an evaluation may take."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(USABLE_MEMORY * (free + unused))
+    return int(USABLE_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _evaluate_stack(
-    architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig, device: torch.device
-) -> list[Evaluation]:
-    """Evaluates connected architectures side by side, seed by seed."""
-    wanted = [registry.get(name) for name in proxies]
+    architectures: Sequence[Architecture],
+    seeds: Sequence[int],
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    dataset: Dataset | None,
+    device: torch.device,
+) -> dict[str, Array]:
+    """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
+    wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
-    values: dict[str, list[Array]] = {proxy.name: [] for proxy in wanted if not proxy.static}
-    for seed in config.seeds:
-        seeds = [seed] * len(architectures)
-        with ieee_float32(device):
-            statistics = passes.run(build(architectures, seeds, config, device), seeds, needs, config)
-        for proxy in wanted:
-            if not proxy.static:
-                with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
-                    values[proxy.name].append(proxy.compute(*(statistics[need] for need in proxy.needs)))
-    by_seed = {name: np.stack(rows, axis=1) for name, rows in values.items()}  # [A, repeats]
-    evaluations = []
-    for a, architecture in enumerate(architectures):
-        scores = static_scores(architecture, proxies, config)
-        scores |= {name: _score(rows[a]) for name, rows in by_seed.items()}
-        evaluations.append(Evaluation({name: scores[name] for name in proxies}))
-    return evaluations
+    with ieee_float32(device):
+        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset)
+    with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
+        return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 
 
 def _score(values: Array) -> Score:

@@ -61,7 +61,7 @@ class Observation(Observer):
             self._relu_multiplicities += multiplicity
             self._relu_sizes += [output[0].numel() // len(networks)] * len(networks)
 
-    def silent_relu(self, network: int, size: int) -> None:
+    def silent(self, network: int, size: int) -> None:
         """See Observer."""
         # every sample has the code 0...0, so K_ij = n
         self._silent[network] += size
@@ -74,13 +74,25 @@ class Observation(Observer):
             result[self._layer_slots] = logdet(k).nan_to_num(nan=0.0).cpu().numpy()
         return result.reshape(self._stack.networks, self._stack.slots)
 
+    def regions(self) -> Array:
+        """The number of distinct codes of all ReLUs of a network together, [A]."""
+        k = self._relu_sum()
+        # K_ij is the number of agreeing entries, and K_ii all of them
+        agree = k == k.diagonal(dim1=-2, dim2=-1)[:, None, :]
+        first = ~agree.tril(-1).any(dim=-1)
+        return np.asarray(first.sum(dim=-1).double().cpu().numpy())
+
     def logdet_relus(self) -> Array:
         """Log det of the sum of K over all ReLUs of a network, [A]; NaN where it is singular."""
+        return np.asarray(logdet(self._relu_sum()).cpu().numpy())
+
+    def _relu_sum(self) -> Tensor:
+        """The sum of K over all ReLUs of a network, [A, N, N]."""
         k = _grams(self._relu_overlaps, self._relu_sizes)
         multiplicities = torch.tensor(self._relu_multiplicities, dtype=k.dtype, device=k.device)
         total = torch.from_numpy(self._silent).to(k.device)[:, None, None].repeat(1, *k.shape[1:])
-        total.index_add_(0, torch.tensor(self._relu_networks, device=k.device), k * multiplicities[:, None, None])
-        return np.asarray(logdet(total).cpu().numpy())
+        networks = torch.tensor(self._relu_networks, device=k.device)
+        return total.index_add_(0, networks, k * multiplicities[:, None, None])
 
 
 def _grams(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:

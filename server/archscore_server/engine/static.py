@@ -20,13 +20,11 @@ def static_scores(architecture: Architecture, proxies: Sequence[str], config: Ev
     wanted = [registry.get(name) for name in proxies]
     scores = {} if architecture.connected else {proxy.name: DEGENERATE for proxy in wanted if not proxy.static}
     if any(proxy.static for proxy in wanted):
-        description = architecture.describe(
-            config.network, resolution=config.resolution, num_classes=config.num_classes
-        )
+        size = architecture.size(config.network, resolution=config.resolution, num_classes=config.num_classes)
         error = 0.0 if config.repeats > 1 else None
         for proxy in wanted:
             if proxy.static:
-                scores[proxy.name] = Score(Outcome.OK, float(proxy.compute(description)), error)
+                scores[proxy.name] = Score(Outcome.OK, float(proxy.compute(size)), error)
     return scores
 
 

@@ -27,6 +27,22 @@ class Saliency(NamedTuple):
     deviation: Array
 
 
+class Labels(NamedTuple):
+    """Labels of minibatch 0.
+
+    Attributes:
+        values: integers below `classes`, [A, B].
+        classes: classes that there are.
+    """
+
+    values: NDArray[np.int64]
+    classes: int
+
+
+Statistic = Array | Saliency | Labels
+"""What a pass yields under one name."""
+
+
 class Pass(StrEnum):
     """One way to run a stack."""
 
@@ -34,7 +50,15 @@ class Pass(StrEnum):
     TRAIN = "train"  # train-mode forward and backward on minibatch 0
     EVAL = "eval"  # eval-mode forward on minibatch 0
     SYNFLOW = "synflow"  # linearised float64 forward and backward on an all-ones image
+    HESSIAN = "hessian"  # Hessian-vector product on minibatch 0: a backward through a backward
+    ZICO = "zico"  # train-mode gradients on minibatches 0 and 1, those on 0 shared with TRAIN
+    JACOBIAN = "jacobian"  # train-mode forward on minibatch 0 and backward to the images
+    NTK = "ntk"  # train-mode forward on 16 images and a backward for each
+    ZEN = "zen"  # two train-mode forwards with normal weights on Gaussian images
 
+
+#: Minibatches of the config's dataset that a pass reads, where that is more than one.
+MINIBATCHES: dict[Pass, int] = {Pass.ZICO: 2}
 
 #: Every statistic and the pass that yields it.
 STATISTICS: dict[str, Pass] = {
@@ -48,6 +72,14 @@ STATISTICS: dict[str, Pass] = {
     "logdet_train": Pass.TRAIN,  # logdet K_l, [A, L]
     "logdet_eval": Pass.EVAL,  # logdet K_l, [A, L]
     "synflow": Pass.SYNFLOW,  # Saliency with S = |w * d objective / dw|
+    "relu_regions": Pass.TRAIN,  # distinct codes of all ReLUs together, [A]
+    "signed_grasp": Pass.HESSIAN,  # sum of -w * Hg, [A, L]
+    "grasp": Pass.HESSIAN,  # Saliency with S = |w * Hg|
+    "gradient_ratio": Pass.ZICO,  # sum over weights of mean over deviation of the gradients, [A, L]
+    "jacobian_correlation": Pass.JACOBIAN,  # correlation of the image gradients of all pairs of samples, [A, B, B]
+    "labels": Pass.JACOBIAN,  # Labels
+    "tangent_kernel": Pass.NTK,  # Gram matrix of the gradients of each image's logits, [A, M, M], M = min(B, 16)
+    "zen": Pass.ZEN,  # Zen-Score, [A]
 }
 
 

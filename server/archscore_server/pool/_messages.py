@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from archscore.spaces import Architecture
@@ -45,8 +46,9 @@ class Engine(Protocol):
         ...
 
 
-#: Loads an engine for a kind of device and a number of CPU threads. Sent by name: a function or class of a module.
-LoadEngine = Callable[[str, int], Engine]
+#: Loads an engine for a kind of device, a number of CPU threads and a data directory. Sent by name: a function or class
+#: of a module.
+LoadEngine = Callable[[str, int, Path | None], Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Start:
     load: LoadEngine
     device: str
     threads: int
+    data_dir: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import Datasets, Evaluation, EvaluationConfig
 from archscore_server.pool._messages import Hello
 
 _WARM_UP = EvaluationConfig(
@@ -21,12 +21,13 @@ _WARM_UP = EvaluationConfig(
 class TorchEngine:
     """The engine on one device of this process."""
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
         """Loads torch and warms up with one small evaluation.
 
         Args:
             device: "cpu" or "cuda". The pool lets a process see one GPU.
             threads: CPU threads of an operation.
+            data_dir: directory with the real datasets.
 
         Raises:
             RuntimeError: there is no such device.
@@ -39,6 +40,7 @@ class TorchEngine:
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         self._device = device
+        self._data = Datasets(data_dir)
         if device == "cuda":
             name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
         else:
@@ -53,7 +55,7 @@ class TorchEngine:
         """Evaluates a batch, stack by stack."""
         from archscore_server.engine import evaluate_stacks
 
-        return evaluate_stacks(architectures, proxies, config, device=self._device)
+        return evaluate_stacks(architectures, proxies, config, data=self._data, device=self._device)
 
     def check(self) -> None:
         """Raises if the CUDA context is broken: such an error sticks until the process ends."""

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, Literal
 
 from archscore_server.pool._base import (
@@ -56,6 +57,7 @@ class LocalPool:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         workers: int | None = None,
         threads: int | None = None,
+        data_dir: Path | None = None,
         load: LoadEngine = TorchEngine,
         on_workers_changed: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -65,12 +67,14 @@ class LocalPool:
             device: kind of device; "auto" takes the GPUs if there are any.
             workers: worker processes. Default: one on each GPU, or one on each usable core.
             threads: CPU threads of each worker. Default: an equal share of the usable cores.
+            data_dir: directory with the real datasets, which workers read themselves.
             load: loads what workers evaluate with: a class or function of a module, since it travels by name.
             on_workers_changed: called with (ready, all) workers whenever the first number changes.
         """
         self._device = device
         self._workers = workers
         self._threads = threads
+        self._data_dir = data_dir
         self._load = load
         self._on_workers_changed = on_workers_changed
         self._seats: list[_Seat] = []
@@ -159,7 +163,7 @@ class LocalPool:
             threads = self._threads or max(1, cores // workers)
         else:
             workers, threads = split(cores, self._workers, self._threads)
-        start = Start(self._load, "cuda" if gpus else "cpu", threads)
+        start = Start(self._load, "cuda" if gpus else "cpu", threads, self._data_dir)
         shared = {
             # torch reads the number of threads when it loads; some of its libraries never ask again.
             "OMP_NUM_THREADS": str(threads),

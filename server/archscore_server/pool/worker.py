@@ -88,7 +88,7 @@ def main() -> None:
     channel = Channel()
     start: Start = channel.receive()
     try:
-        engine = start.load(start.device, start.threads)
+        engine = start.load(start.device, start.threads, start.data_dir)
     except Exception as error:  # noqa: BLE001 -- reported to the front end, which knows what to do
         channel.send(StartFailed(str(error) or type(error).__name__))
         sys.exit(1)

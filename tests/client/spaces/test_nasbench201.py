@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archscore import spaces
-from archscore.spaces import SPACES, EncodingError, nasbench201
+from archscore.spaces import SPACES, EncodingError, NetworkError, Size, nasbench201
 from archscore.spaces.nasbench201 import EDGES, OPERATIONS, SPACE, Cell, NetworkConfig, parse
 
 ENCODING = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
@@ -320,6 +320,8 @@ def test_flops_are_those_of_the_layers(all_cells: list[Cell]) -> None:
     for cell in all_cells[::125]:
         description = cell.describe(NetworkConfig(12, 2), resolution=20, num_classes=7)
         assert description.flops == sum(layer.flops for layer in description.layers)
+        size = cell.size(NetworkConfig(12, 2), resolution=20, num_classes=7)
+        assert size == Size(description.parameters, description.flops, len(description.layers))
         names = [layer.name for layer in description.layers]
         assert len(set(names)) == len(names)
 
@@ -355,12 +357,12 @@ def test_layers_stand_in_canonical_order() -> None:
 
 @pytest.mark.parametrize("resolution", [-4, 0, 1, 2, 30, 33])
 def test_resolution_is_a_multiple_of_four(resolution: int) -> None:
-    with pytest.raises(ValueError, match="resolution must be a positive multiple of 4"):
+    with pytest.raises(NetworkError, match="resolution must be a positive multiple of 4"):
         parse(ENCODING).describe(NetworkConfig(), resolution=resolution, num_classes=10)
 
 
 def test_a_classifier_has_classes() -> None:
-    with pytest.raises(ValueError, match="num_classes must be at least 1"):
+    with pytest.raises(NetworkError, match="num_classes must be at least 1"):
         parse(ENCODING).describe(NetworkConfig(), resolution=32, num_classes=0)
 
 

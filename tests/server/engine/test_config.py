@@ -11,6 +11,7 @@ from archscore_server.engine import ConfigError, EvaluationConfig
     ("field", "value"),
     [
         ("dataset", "mnist"),
+        ("dataset", "npz:../x"),
         ("batch_size", 1),
         ("resolution", 0),
         ("num_classes", 1),

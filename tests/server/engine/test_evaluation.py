@@ -6,13 +6,28 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from archscore.spaces import nasbench201
-from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Precision, evaluate, evaluate_stacks
+from archscore_server.engine import (
+    ConfigError,
+    DatasetNotFoundError,
+    Datasets,
+    Evaluation,
+    EvaluationConfig,
+    Outcome,
+    Precision,
+    evaluate,
+    evaluate_stacks,
+)
 from archscore_server.engine import proxies as registry
+from archscore_server.engine.statistics import MINIBATCHES, Pass
 from golden_cases import tolerance
+from support.images import draw, write_npz
 
 NETWORK = nasbench201.NetworkConfig(channels=8, cells_per_stage=1)
 DISCONNECTED = nasbench201.parse("|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
@@ -164,6 +179,49 @@ def test_a_singular_naswot_is_non_finite() -> None:
 def test_an_unknown_proxy_names_the_known_ones() -> None:
     with pytest.raises(KeyError, match=r"unknown proxy 'tset'.*tcet"):
         evaluate([HALF_DEAD], ["tset"])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Datasets:
+    """Twenty images of 8x8 pixels in 5 classes."""
+    write_npz(tmp_path, "x", images=draw(20, 8).transpose(0, 2, 3, 1), labels=np.arange(20) % 5)
+    return Datasets(tmp_path)
+
+
+def test_a_dataset_s_own_fields_are_enough(data: Datasets) -> None:
+    fields = data.open("npz:x").info.config_fields
+    own = EvaluationConfig(**fields, batch_size=8, network=NETWORK, repeats=2)
+    [evaluation] = evaluate([HALF_DEAD], ["snip", "parameters"], own, data=data)
+    assert evaluation.scores["snip"].outcome is Outcome.OK
+    other = EvaluationConfig(**fields | {"dataset": "gaussian"}, batch_size=8, network=NETWORK, repeats=2)
+    [random] = evaluate([HALF_DEAD], ["snip", "parameters"], other)
+    assert random.scores["parameters"] == evaluation.scores["parameters"]
+    assert random.scores["snip"].value != evaluation.scores["snip"].value
+
+
+@pytest.mark.parametrize(("field", "value"), [("resolution", 12), ("num_classes", 10), ("batch_size", 21)])
+def test_a_config_that_does_not_go_with_its_dataset_is_refused(data: Datasets, field: str, value: int) -> None:
+    fields: dict[str, Any] = {**data.open("npz:x").info.config_fields, "batch_size": 8, field: value}
+    with pytest.raises(ConfigError, match="npz:x") as caught:
+        evaluate([HALF_DEAD], ["snip"], EvaluationConfig(**fields, network=NETWORK), data=data)
+    assert caught.value.field == field
+
+
+def test_a_pass_that_reads_two_minibatches_needs_twice_the_images(
+    data: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MINIBATCHES, Pass.EVAL, 2)
+    assert registry.get("layerwise_naswot").minibatches == 2
+    assert registry.get("snip").minibatches == registry.get("parameters").minibatches == 1
+    own = EvaluationConfig(**data.open("npz:x").info.config_fields, batch_size=11, network=NETWORK)
+    assert evaluate([HALF_DEAD], ["snip"], own, data=data)
+    with pytest.raises(ConfigError, match="2 minibatches of 11 images are more than the 20 of npz:x"):
+        evaluate([HALF_DEAD], ["snip", "layerwise_naswot"], own, data=data)
+
+
+def test_a_dataset_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DatasetNotFoundError, match="cifar-10-batches-py/data_batch_1"):
+        evaluate([HALF_DEAD], ["snip"], EvaluationConfig(dataset="cifar10"))
 
 
 WITHOUT_THE_REST = """

@@ -9,14 +9,17 @@ import torch
 
 from archscore.spaces import Architecture
 from archscore.spaces.nasbench201 import Cell
+from archscore.spaces.zennas import Genome
 from archscore_server.engine.config import EvaluationConfig
-from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
+from archscore_server.engine.networks._stack import LayerCall, Mode, NormState, Observer, Shape, Stack, Weights
 from archscore_server.engine.networks.nasbench201 import NasBench201Stack
+from archscore_server.engine.networks.zennas import ZenNasStack
 
-__all__ = ["LayerCall", "Mode", "Observer", "Stack", "Weights", "build"]
+__all__ = ["LayerCall", "Mode", "NormState", "Observer", "Shape", "Stack", "Weights", "build", "mixes"]
 
 _STACKS: dict[type, Callable[[Sequence[Any], Sequence[int], EvaluationConfig, torch.device], Stack]] = {
     Cell: NasBench201Stack,
+    Genome: ZenNasStack,
 }
 
 
@@ -32,3 +35,8 @@ def build(
         device: where the stack runs.
     """
     return _STACKS[type(architectures[0])](architectures, seeds, config, device)
+
+
+def mixes(architecture: Architecture) -> bool:
+    """Whether architectures of this one's space stack with each other, not only with themselves."""
+    return isinstance(architecture, Cell)

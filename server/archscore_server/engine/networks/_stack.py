@@ -32,6 +32,21 @@ class Mode(Enum):
     LINEAR = auto()  # BatchNorm replaced by the identity
 
 
+@dataclass(frozen=True, slots=True)
+class NormState:
+    """What a BatchNorm in train mode works with, all [U*C]; None is as good as the initial value that nobody reads.
+
+    Attributes:
+        running_mean: updated by the run.
+        running_var: updated by the run.
+        weight: scale after normalisation.
+    """
+
+    running_mean: Tensor | None = None
+    running_var: Tensor | None = None
+    weight: Tensor | None = None
+
+
 class Observer:
     """Sees a stack's tensors while they are alive; the default looks away."""
 
@@ -52,13 +67,26 @@ class Observer:
             output: [N, m*C, H, W].
         """
 
-    def silent_relu(self, network: int, size: int) -> None:
-        """A ReLU that nothing but zeros ever reaches, and that is not run.
+    def silent(self, network: int, size: int) -> None:
+        """ReLU, convolution and BatchNorm of an edge that nothing but zeros ever reaches, and that is not run.
 
         Args:
             network: number in the stack.
             size: entries of its input per sample.
         """
+
+    def norm(self, networks: Sequence[int], channels: int) -> NormState:
+        """What a BatchNorm in train mode works with besides its input.
+
+        Args:
+            networks: the networks that its U units belong to.
+            channels: U*C.
+        """
+        del networks, channels
+        return NormState()
+
+    def features(self, features: Tensor) -> None:
+        """What enters the global average pool, [N, A*C, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +107,34 @@ class LayerCall:
 class Stack(ABC):
     """A networks with one skeleton.
 
-    A subclass lays out its calls with `_call`, in any order, and then calls `_draw`.
+    A subclass lays out its calls with `_call`, in any order.
 
     Attributes:
         networks: A.
         slots: L, layer slots of the skeleton in canonical order.
         present: [A, L], which slots hold a layer.
         layers: for each network its layers in canonical order.
+        seeds: for each network the seed of its weights and minibatches.
         device: where it runs.
     """
 
-    def __init__(self, layers: Sequence[Sequence[Layer]], present: NDArray[np.bool_], device: torch.device) -> None:
-        """Notes which layers there are."""
+    def __init__(
+        self,
+        layers: Sequence[Sequence[Layer]],
+        present: NDArray[np.bool_],
+        seeds: Sequence[int],
+        init: Init,
+        device: torch.device,
+    ) -> None:
+        """Notes which layers there are, and how their weights are drawn when they are first asked for."""
         self.layers = layers
+        self.seeds = tuple(seeds)
+        self._init = init
         self.present = present
         self.networks, self.slots = present.shape
         self.device = device
         self._calls: dict[Shape, list[LayerCall]] = {}
-        self._drawn: dict[Shape, Tensor] = {}
+        self._drawn: dict[Init, dict[Shape, Tensor]] = {}
 
     @abstractmethod
     def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
@@ -112,13 +150,25 @@ class Stack(ABC):
             Logits, [A, N, classes].
         """
 
-    def weights(self, dtype: torch.dtype, *, absolute: bool = False) -> Weights:
-        """The initial weights in a precision, or their absolute values; fresh leaves that require gradients."""
+    def weights(self, dtype: torch.dtype, *, init: Init | None = None, absolute: bool = False) -> Weights:
+        """The initial weights in a precision, or their absolute values; fresh leaves that require gradients.
+
+        Args:
+            dtype: the precision.
+            init: how they are drawn, if not as the config says.
+            absolute: whether to take absolute values.
+        """
         leaves = {
             shape: (drawn.to(dtype).abs() if absolute else drawn.to(dtype, copy=True)).requires_grad_()
-            for shape, drawn in self._drawn.items()
+            for shape, drawn in self._draw(init or self._init).items()
         }
         return Weights(leaves, self._calls)
+
+    def owners(self) -> dict[Shape, list[int]]:
+        """For each shape, the networks that its weights belong to, [U]."""
+        return {
+            shape: [slot // self.slots for call in calls for slot in call.slots] for shape, calls in self._calls.items()
+        }
 
     def spread(self, per_shape: dict[Shape, Tensor]) -> Array:
         """Numbers per layer, [U] for each shape as its weights are ordered, as [A, L] on the host; 0 in empty slots."""
@@ -135,16 +185,19 @@ class Stack(ABC):
         calls.append(call)
         return call
 
-    def _draw(self, seeds: Sequence[int], init: Init) -> None:
-        """Draws the weights of all calls; network a with seeds[a]."""
-        numbers = self.present.cumsum(axis=1) - 1
-        for shape, calls in self._calls.items():
-            drawn = []
-            for flat in (flat for call in calls for flat in call.slots):
-                network, slot = divmod(flat, self.slots)
-                k = int(numbers[network, slot])
-                drawn.append(STREAMS.weight(self.layers[network][k], k, seeds[network], init))
-            self._drawn[shape] = torch.from_numpy(np.stack(drawn)).to(self.device)
+    def _draw(self, init: Init) -> dict[Shape, Tensor]:
+        """The weights of all calls, [U, *shape] float32 for each shape."""
+        if init not in self._drawn:
+            numbers = self.present.cumsum(axis=1) - 1
+            self._drawn[init] = {}
+            for shape, calls in self._calls.items():
+                drawn = []
+                for flat in (flat for call in calls for flat in call.slots):
+                    network, slot = divmod(flat, self.slots)
+                    k = int(numbers[network, slot])
+                    drawn.append(STREAMS.weight(self.layers[network][k], k, self.seeds[network], init))
+                self._drawn[init][shape] = torch.from_numpy(np.stack(drawn)).to(self.device)
+        return self._drawn[init]
 
 
 class Weights:

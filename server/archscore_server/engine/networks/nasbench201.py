@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archscore.spaces.nasbench201 import EDGES, Cell
+from archscore.spaces.nasbench201 import EDGES, Cell, NetworkConfig
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._features import Units, collect, deal
 from archscore_server.engine.networks._pooling import avg_pool_3x3
+from archscore_server.engine.networks._run import Run
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
 
 _KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -79,26 +80,29 @@ class NasBench201Stack(Stack):
     """Networks of NAS-Bench-201 cells, side by side."""
 
     def __init__(self, cells: Sequence[Cell], seeds: Sequence[int], config: EvaluationConfig, device: torch.device):
-        """Lays out the calls and draws the weights.
+        """Lays out the calls.
 
         Args:
             cells: the cell of each network; all connected.
-            seeds: the seed of each network's weights.
+            seeds: the seed of each network.
             config: channels, depth, resolution, classes and init.
             device: where it runs.
         """
         network = config.network
+        if not isinstance(network, NetworkConfig):
+            raise TypeError("the config is for networks of another search space")
         size = {"resolution": config.resolution, "num_classes": config.num_classes}
         depth = network.cells_per_stage
         super().__init__(
             [cell.describe(network, **size).layers for cell in cells],
             np.array([list(_present(cell, depth)) for cell in cells]),
+            seeds,
+            config.init,
             device,
         )
         self._architectures = cells
         self._nodes = tuple(_node(cells, node, device) for node in range(_NODES - 1))
         self._silent = [(a, e) for a, cell in enumerate(cells) for e in _silent_edges(cell)]
-        self._own_images = len(set(seeds)) > 1
 
         everyone = range(len(cells))
         channels, stage_slots = network.channels, 6 * depth + 3
@@ -120,7 +124,6 @@ class NasBench201Stack(Stack):
                 self._reductions.append((main, second, shortcut))
                 channels *= 2
         self._classifier = self._call((config.num_classes, channels), [(a, self.slots - 1) for a in everyone])
-        self._draw(seeds, config.init)
 
     def _cell_calls(self, channels: int, first_slot: int) -> list[LayerCall]:
         for a, e in self._silent:
@@ -134,32 +137,22 @@ class NasBench201Stack(Stack):
 
     def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
         """Runs the stack; see Stack."""
-        run = _Run(self.networks, weights, mode, observer)
-        x = run.conv_norm(images, self._stem, groups=self.networks if self._own_images else 1)
+        run = _Run(self, weights, mode, observer, _EPS)
+        # one group where all share the images
+        x = run.conv_norm(images, self._stem, groups=images.shape[1] // 3, padding=1)
         for stage, cells in enumerate(self._cells):
             if stage:
                 x = run.reduction(x, self._reductions[stage - 1])
             for calls in cells:
                 x = run.cell(x, self._nodes, calls)
                 for network, _ in self._silent:
-                    observer.silent_relu(network, x[0].numel() // self.networks)
-        x = run.relu(run.norm(x))
-        features = x.mean(dim=(2, 3)).unflatten(1, (self.networks, -1)).transpose(0, 1)  # [A, N, 4C]
-        logits = (features @ weights.of(self._classifier).transpose(1, 2)).transpose(0, 1).flatten(1)
-        logits = logits[:, :, None, None]  # [N, A*classes, 1, 1]
-        observer.layer(self._classifier, logits)
-        by_network: Tensor = logits.flatten(1).unflatten(1, (self.networks, -1)).transpose(0, 1)
-        return by_network
+                    observer.silent(network, x[0].numel() // self.networks)
+        x = run.relu(run.norm(x, list(range(self.networks))))
+        return run.classify(x, self._classifier)
 
 
-class _Run:
+class _Run(Run):
     """One run of a stack."""
-
-    def __init__(self, networks: int, weights: Weights, mode: Mode, observer: Observer) -> None:
-        self._networks = networks
-        self._weights = weights
-        self._mode = mode
-        self._observer = observer
 
     def cell(self, x: Tensor, nodes: Sequence[_Node], calls: Sequence[LayerCall]) -> Tensor:
         """[N, A*C, H, W] -> [N, A*C, H, W]."""
@@ -196,39 +189,9 @@ class _Run:
     def reduction(self, x: Tensor, calls: tuple[LayerCall, LayerCall, LayerCall]) -> Tensor:
         """The residual block between stages, [N, A*C, H, W] -> [N, A*2C, H/2, W/2]."""
         first, second, shortcut = calls
-        y = self.conv_norm(self.relu(x), first, groups=self._networks, stride=2)
-        y = self.conv_norm(self.relu(y), second, groups=self._networks)
-        return y + self.conv(F.avg_pool2d(x, 2), shortcut, groups=self._networks, padding=0)
-
-    def relu(self, x: Tensor) -> Tensor:
-        """A ReLU that every network has once."""
-        rectified = torch.relu(x)
-        self._observer.relu(range(self._networks), [1] * self._networks, rectified)
-        return rectified
-
-    def conv_norm(self, x: Tensor, call: LayerCall, *, groups: int, stride: int = 1, padding: int = 1) -> Tensor:
-        """Convolution and BatchNorm."""
-        if self._mode is Mode.EVAL:
-            # mean 0 and variance 1: BatchNorm is a factor, and a positive one, so codes do not mind it
-            return self.conv(x, call, groups=groups, stride=stride, padding=padding, factor=(1 + _EPS) ** -0.5)
-        return self.norm(self.conv(x, call, groups=groups, stride=stride, padding=padding))
-
-    def conv(
-        self, x: Tensor, call: LayerCall, *, groups: int, stride: int = 1, padding: int = 1, factor: float = 1.0
-    ) -> Tensor:
-        """Convolution of `groups` networks (or of shared images), its weights times a factor."""
-        weight = self._weights.of(call).flatten(0, 1)
-        if factor != 1:
-            weight = weight * factor
-        y = F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
-        self._observer.layer(call, y)
-        return y
-
-    def norm(self, x: Tensor) -> Tensor:
-        """BatchNorm at initialisation."""
-        if self._mode is Mode.TRAIN:
-            return F.batch_norm(x, None, None, training=True, eps=_EPS)
-        return x * (1 + _EPS) ** -0.5 if self._mode is Mode.EVAL else x
+        y = self.conv_norm(self.relu(x), first, groups=self._networks, stride=2, padding=1)
+        y = self.conv_norm(self.relu(y), second, groups=self._networks, padding=1)
+        return y + self.conv(F.avg_pool2d(x, 2), shortcut, groups=self._networks)
 
 
 def _sent(features: Tensor, outputs: _Outputs) -> Iterator[tuple[int, Tensor, Units]]:

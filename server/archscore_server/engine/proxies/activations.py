@@ -21,3 +21,13 @@ def layerwise_naswot(logdet_eval: Array) -> Array:
 def layerwise_naswot_train(logdet_train: Array) -> Array:
     """Layer-wise NASWOT with codes from the train-mode pass, free beside a saliency proxy."""
     return over_layers(logdet_train)
+
+
+@proxy(
+    formula="number of distinct rows of the codes of all ReLU outputs, train mode",
+    paper=_papers.TE_NAS,
+    uses_labels=False,
+)
+def linear_regions(relu_regions: Array) -> Array:
+    """Expressivity: how many of the minibatch's images lie in linear regions of their own."""
+    return relu_regions

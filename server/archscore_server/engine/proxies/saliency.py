@@ -101,3 +101,21 @@ def ssnr_synflow(synflow: Saliency) -> Array:
 def ssnr_synflow_log(synflow: Saliency) -> Array:
     """SSNR of the SynFlow saliency, with the logarithm of each layer's ratio."""
     return over_layers(log_snr(synflow))
+
+
+@proxy(formula="sum over weights of -w * Hg, H the Hessian of the loss", paper=_papers.GRASP)
+def grasp(signed_grasp: Array) -> Array:
+    """Change of the gradient's size when single weights are removed, to first order."""
+    return over_layers(signed_grasp)
+
+
+@proxy(formula="sum over layers of S_l / sigma_l, S = |w * Hg|", paper=_papers.TCET)
+def ssnr_grasp(grasp: Saliency) -> Array:
+    """SSNR of the absolute GraSP saliency."""
+    return over_layers(snr(grasp))
+
+
+@proxy(formula="sum over layers of log(S_l / sigma_l), S = |w * Hg|", paper=_papers.TCET)
+def ssnr_grasp_log(grasp: Saliency) -> Array:
+    """SSNR of the absolute GraSP saliency, with the logarithm of each layer's ratio."""
+    return over_layers(log_snr(grasp))

@@ -1,21 +1,21 @@
 """Sizes: baselines that follow from the encoding, and the norm of the weights."""
 
-from archscore.spaces import Description
+from archscore.spaces import Size
 from archscore_server.engine.proxies import _papers
 from archscore_server.engine.proxies._registry import proxy
 from archscore_server.engine.statistics import Array, over_layers
 
 
 @proxy(formula="number of trainable values", paper=_papers.ZERO_COST, uses_labels=False)
-def parameters(description: Description) -> int:
+def parameters(size: Size) -> int:
     """Trainable values of the network as scored, biases and BatchNorm included."""
-    return description.parameters
+    return size.parameters
 
 
 @proxy(formula="multiply-accumulates for one image", paper=_papers.ZERO_COST, uses_labels=False)
-def flops(description: Description) -> int:
+def flops(size: Size) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image, dead ones included."""
-    return description.flops
+    return size.flops
 
 
 @proxy(formula="sum over layers of ||w||_2", paper=_papers.ZERO_COST, uses_labels=False)

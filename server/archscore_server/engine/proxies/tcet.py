@@ -38,3 +38,9 @@ def tcet_synflow(synflow: Saliency, logdet_eval: Array) -> Array:
 def tcet_train_codes(snip: Saliency, logdet_train: Array) -> Array:
     """T-CET with codes from the train-mode pass: one pass instead of two."""
     return over_layers(snr(snip) * logdet_train)
+
+
+@proxy(formula="sum over layers of SNR_l * log det K_l, S = |w * Hg|, eval-mode codes", paper=_papers.TCET)
+def tcet_grasp(grasp: Saliency, logdet_eval: Array) -> Array:
+    """T-CET of the absolute GraSP saliency."""
+    return over_layers(snr(grasp) * logdet_eval)

@@ -1,0 +1,47 @@
+"""What every benchmark reports besides its figures."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archscore._version import __version__
+
+
+def environment(**more: object) -> dict[str, Any]:
+    """What figures depend on besides the code.
+
+    Args:
+        more: what else this benchmark's depend on.
+    """
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "archscore": __version__,
+        **more,
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, as the kernel has it where it has one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def progress(message: str) -> None:
+    """Tells whoever waits; stdout is for the result."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,71 @@
+"""Which architectures are let in: those whose encodings can be read and whose networks keep to the server's limits.
+
+All of it follows from the encoding, in milliseconds: no layer is listed and no tensor made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from google.rpc import status_pb2
+
+from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
+from archscore_server import errors
+from archscore_server.config import Limits
+from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig
+from archscore_server.engine.memory import USABLE_MEMORY, fits
+from archscore_server.pool import PoolInfo
+
+
+def admit(
+    space: SearchSpace, encoding: str, field: str, config: EvaluationConfig, limits: Limits
+) -> Architecture | status_pb2.Status:
+    """Reads an encoding, or says why its architecture is not let in.
+
+    Args:
+        space: its search space.
+        encoding: as sent.
+        field: path of the field that holds it, for errors.
+        config: how the network would be evaluated.
+        limits: what is let in.
+
+    Returns:
+        The architecture; or INVALID_ARGUMENT where the encoding is malformed or has no network of the resolution asked,
+        RESOURCE_EXHAUSTED with ARCHITECTURE_TOO_LARGE where it is over a limit.
+    """
+    if len(encoding) > limits.max_encoding_length:
+        return errors.architecture_too_large("max_encoding_length", len(encoding), limits.max_encoding_length)
+    try:
+        architecture = space.parse(encoding)
+        size = architecture.size(config.network, resolution=config.resolution, num_classes=config.num_classes)
+    except (EncodingError, NetworkError) as error:
+        return errors.invalid_argument([(field, str(error))])
+    for limit, value in (
+        ("max_parameters", size.parameters),
+        ("max_flops", size.flops),
+        ("max_layers", size.layers),
+    ):
+        most = getattr(limits, limit)
+        if value > most:
+            return errors.architecture_too_large(limit, value, most)
+    return architecture
+
+
+def refuse_bytes(
+    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, limits: Limits, pool: PoolInfo
+) -> status_pb2.Status | None:
+    """ARCHITECTURE_TOO_LARGE where evaluating a network takes more memory than it may, else None."""
+    most = max_bytes(limits, pool)
+    try:
+        fits(architecture, proxies, config, most or sys.maxsize, device=pool.device_kind)
+    except ArchitectureTooLargeError as error:
+        return errors.architecture_too_large("max_bytes", error.needed, error.available)
+    return None
+
+
+def max_bytes(limits: Limits, pool: PoolInfo) -> int:
+    """Bytes that evaluating one network may take: what is set, or what a worker has; 0 where that is not known."""
+    if limits.max_bytes is not None:
+        return limits.max_bytes
+    return min(int(USABLE_MEMORY * device.memory_bytes) // device.workers for device in pool.devices)

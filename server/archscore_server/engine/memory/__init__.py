@@ -1,0 +1,94 @@
+"""Memory known before it is spent: the bytes that evaluating a network takes, predicted from its encoding.
+
+The network is run on a tape that has sizes in place of tensors (`_tape`, `_networks`), pass by pass (`_passes`). What
+is counted is tensors: weights, activations, gradients and statistics. Scratch memory inside single operations, the
+caches of weight streams and minibatches (bounded on their own) and the libraries themselves come on top.
+
+Pure Python: the front end predicts, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from archscore.spaces import Architecture
+from archscore.spaces.nasbench201 import EDGES, Cell
+from archscore_server.engine import proxies as registry
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.memory._passes import Prediction
+
+#: What of a device's memory tensors may take: scratch memory, caches, libraries and fragmentation need the rest.
+USABLE_MEMORY = 0.8
+
+#: Of what is followed, for what is not: statistics of channels, masks, labels, sums whose order differs by a tensor.
+_RESERVE = 0.05
+#: How much more a network takes beside different ones: where not all networks have an operation, those that do are
+#: copied together for it.
+MIXED_STACK = 1.25
+#: Bytes of what does not grow with the network.
+_LEAST = 2**14
+
+#: The cell that takes most: no other operation keeps as much as a convolution, and no other as large a weight.
+_LARGEST_CELL = Cell(("nor_conv_3x3",) * len(EDGES))
+
+
+class ArchitectureTooLargeError(ValueError):
+    """A network that does not fit into memory, alone in its stack.
+
+    Attributes:
+        needed: bytes that it takes.
+        available: bytes that there are.
+    """
+
+    def __init__(self, needed: int, available: int) -> None:
+        """Says how much is missing."""
+        super().__init__(f"the network takes {needed:,} bytes of memory, and {available:,} are available")
+        self.needed = needed
+        self.available = available
+
+
+def predicted_bytes(
+    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, *, device: str = "cpu"
+) -> int:
+    """Bytes of tensors that are alive at once, at most, while one network is evaluated.
+
+    Args:
+        architecture: a connected architecture.
+        proxies: names of proxies.
+        config: how it is evaluated.
+        device: kind of device, "cpu" or "cuda".
+
+    Raises:
+        KeyError: a proxy is not known.
+        NetworkError: there is no such network.
+    """
+    needs = frozenset(need for name in proxies for need in registry.get(name).needs)
+    return _predicted(cast(Hashable, architecture), needs, config, device)
+
+
+def fits(
+    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, available: int, *, device: str
+) -> int:
+    """How many networks of an architecture, with others of its space beside them, fit into so many bytes.
+
+    Where the largest cell fits, the answer is about that one, which is known at once.
+
+    Raises:
+        ArchitectureTooLargeError: not even one does.
+    """
+    if isinstance(architecture, Cell):
+        largest = predicted_bytes(_LARGEST_CELL, proxies, config, device=device)
+        if largest <= available:
+            return max(1, int(available / (largest * MIXED_STACK)))
+    needed = predicted_bytes(architecture, proxies, config, device=device)
+    if needed > available:
+        raise ArchitectureTooLargeError(needed, available)
+    share = needed * MIXED_STACK if isinstance(architecture, Cell) else needed
+    return max(1, int(available / share))
+
+
+@lru_cache(maxsize=4096)
+def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str) -> int:
+    return int(Prediction(architecture, config, device).run(needs) * (1 + _RESERVE)) + _LEAST

@@ -1,0 +1,265 @@
+"""Which tensors of a run are alive when: forward, backward, and backward through the backward.
+
+A `Tape` takes the operations of a network as the network would run them, with sizes in place of tensors. It frees a
+tensor when nothing in the program, no gradient and no operation still to be differentiated refers to it, as torch does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+#: Maps of the size of its input that torch's second derivative of BatchNorm has alive at once, besides what goes in.
+_NORM_TEMPORARIES = 6
+
+
+class Value:
+    """A tensor: so many entries, wanted by so many."""
+
+    __slots__ = ("dealt", "differentiable", "refs", "size", "whole")
+
+    def __init__(self, size: int, *, differentiable: bool) -> None:
+        """One reference: whoever made it."""
+        self.size = size
+        self.refs = 1
+        self.whole: Value | None = None  # what this is a view of
+        self.dealt = False  # whether the gradients of its readers wait for each other
+        self.differentiable = differentiable
+
+
+class _Node:
+    """An operation that can be differentiated."""
+
+    __slots__ = ("inputs", "output", "rule", "saved", "temporary")
+
+    def __init__(
+        self, rule: str, inputs: Sequence[Value], output: Value, saved: Sequence[Value], temporary: int = 0
+    ) -> None:
+        self.rule = rule
+        self.inputs = inputs
+        self.output = output
+        self.saved = saved
+        self.temporary = temporary
+
+
+class Tape:
+    """A run whose tensors are counted.
+
+    Attributes:
+        live: bytes alive now.
+        peak: the most bytes that were alive at once.
+        width: bytes of an entry.
+    """
+
+    def __init__(self, width: int, *, records: bool, live: int = 0) -> None:
+        """Starts a run.
+
+        Args:
+            width: bytes of an entry.
+            records: whether operations are kept for a backward.
+            live: bytes that are alive already.
+        """
+        self.live = self.peak = live
+        self.width = width
+        self._records = records
+        self._nodes: list[_Node] = []
+
+    def new(self, size: int, *, differentiable: bool = False) -> Value:
+        """A new tensor."""
+        self.live += size * self.width
+        self.peak = max(self.peak, self.live)
+        return Value(size, differentiable=differentiable)
+
+    def keep(self, value: Value) -> Value:
+        """One more reference to a tensor."""
+        value.refs += 1
+        return value
+
+    def drop(self, *values: Value) -> None:
+        """One reference less to each."""
+        for value in values:
+            value.refs -= 1
+            if not value.refs:
+                if value.whole:
+                    self.drop(value.whole)
+                else:
+                    self.live -= value.size * self.width
+
+    def spike(self, nbytes: int) -> None:
+        """So many bytes more, for a moment."""
+        self.peak = max(self.peak, self.live + nbytes)
+
+    def operation(
+        self, rule: str, inputs: Sequence[Value], size: int, *, saves: Sequence[Value] = (), temporary: int = 0
+    ) -> Value:
+        """An operation of one output.
+
+        Args:
+            rule: "pass" where each input's gradient is the output's own; else each is a new tensor, and "conv", "norm",
+                "pool" and "relu" say what the derivative of the derivative is.
+            inputs: what it takes, weights included.
+            size: entries of the output.
+            saves: what its derivative needs, besides the output itself where `inputs` has it not.
+            temporary: entries that the derivative takes for a moment.
+        """
+        output = self.new(size, differentiable=self._records and any(value.differentiable for value in inputs))
+        if output.differentiable:
+            self._record(_Node(rule, tuple(inputs), output, tuple(saves), temporary))
+        return output
+
+    def relu(self, x: Value) -> Value:
+        """A ReLU, which keeps its output."""
+        output = self.operation("relu", (x,), x.size)
+        if output.differentiable:
+            self._nodes[-1].saved = (self.keep(output),)
+        return output
+
+    def share(self, whole: Value, size: int) -> Value:
+        """A view of part of a tensor, which keeps all of it alive."""
+        part = Value(size, differentiable=whole.differentiable)
+        part.whole = self.keep(whole)
+        if part.differentiable:
+            self._record(_Node("pass", (whole,), part, ()))
+        return part
+
+    def _record(self, node: _Node) -> None:
+        for value in node.saved:
+            self.keep(value)
+        self._nodes.append(node)
+
+    @property
+    def mark(self) -> int:
+        """A place to `prune` from."""
+        return len(self._nodes)
+
+    def prune(self, mark: int, result: Value) -> None:
+        """Forgets the operations since a mark that the result does not depend on."""
+        needed, kept = {result}, []
+        for node in reversed(self._nodes[mark:]):
+            if node.output in needed:
+                needed.update(node.inputs)
+                kept.append(node)
+            else:
+                self.drop(*node.saved)
+        self._nodes[mark:] = reversed(kept)
+
+    def backward(
+        self,
+        output: Value,
+        *,
+        retain: bool = False,
+        captured: Callable[[Value], bool] | None = None,
+        wanted: Callable[[Value], bool] | None = None,
+    ) -> set[Value]:
+        """Runs the derivatives, last operation first.
+
+        Args:
+            output: what is differentiated.
+            retain: whether the operations stay for another backward.
+            captured: whose gradients are kept, besides those of leaves.
+            wanted: of which leaves gradients are computed; None for all.
+
+        Returns:
+            The leaves that have gradients, and what was captured; these gradients stay alive.
+        """
+        results: dict[Value, list[Value]] = {}
+        outputs = {node.output for node in self._nodes}
+        gradients = {output: [self.new(output.size)]}
+        for node in reversed(self._nodes):
+            gradient = self._gathered(gradients, node.output)
+            if gradient is not None:
+                if captured and captured(node.output):
+                    results[node.output] = [self.keep(gradient)]
+                self.spike(node.temporary * self.width)
+                for value in node.inputs:
+                    is_leaf = value not in outputs
+                    if value.differentiable and not (is_leaf and wanted and not wanted(value)):
+                        own = self.keep(gradient) if node.rule == "pass" else self.new(value.size)
+                        self._add(results if is_leaf else gradients, value, own)
+                self.drop(gradient)
+                if not retain:
+                    self.drop(*node.saved)
+        if not retain:
+            self._nodes.clear()
+        return set(results)
+
+    def twice(self, output: Value, leaves: Sequence[Value]) -> None:
+        """Runs the derivatives, and then those of the sum of squares of the gradients of `leaves`.
+
+        Gradients and products of the leaves stay alive.
+        """
+        gradients = {output: [self.new(output.size)]}
+        held: dict[_Node, Value] = {}  # what the derivative of a derivative needs
+        reached = []
+        for node in reversed(self._nodes):
+            gradient = self._gathered(gradients, node.output)
+            if gradient is None:
+                continue
+            reached.append(node)
+            if node.rule in ("conv", "norm"):
+                held[node] = self.keep(gradient)
+            for value in node.inputs:
+                if value.differentiable:
+                    own = self.keep(gradient) if node.rule == "pass" else self.new(value.size)
+                    self._add(gradients, value, own, in_place=False)
+            self.drop(gradient)
+        # The sum of squares: a product for each leaf, from its gradient.
+        seconds = {leaf: self.new(leaf.size) for leaf in leaves if leaf in gradients}
+        pending: dict[Value, list[Value]] = {}
+        readers = Counter(value for node in reached for value in node.inputs)
+        # The derivatives of the derivatives go through the network from its input to its output.
+        for node in reversed(reached):
+            inputs = [value for value in node.inputs if value in seconds]
+            size = node.output.size
+            if node.rule == "pass":
+                result = self.keep(seconds[inputs[0]]) if len(inputs) == 1 else self.new(size)
+            else:
+                result = self.new(size)
+            if node.rule in ("conv", "norm"):
+                self.spike((size if node.rule == "conv" else _NORM_TEMPORARIES * size) * self.width)
+            if node.rule in ("conv", "norm", "pool"):  # a pool's is all zeros, but it is there
+                for value in node.inputs:
+                    if value.differentiable:
+                        self._add(pending, value, self.new(value.size))
+            elif node.rule == "relu":  # all zeros, too
+                self._add(pending, node.output, self.new(size))
+            seconds[node.output] = result
+            for value in inputs:
+                readers[value] -= 1
+                if not readers[value]:
+                    self.drop(seconds.pop(value))
+            if node in held:
+                self.drop(held[node])
+        self.drop(*seconds.values())
+        for node in reversed(self._nodes):
+            second = self._gathered(pending, node.output)
+            if second is not None:
+                self.spike(node.temporary * self.width)
+                for value in node.inputs:
+                    if value.differentiable:
+                        self._add(pending, value, self.keep(second) if node.rule == "pass" else self.new(value.size))
+                self.drop(second)
+            self.drop(*node.saved)
+        self._nodes.clear()
+
+    def _add(self, gradients: dict[Value, list[Value]], value: Value, own: Value, *, in_place: bool = True) -> None:
+        parts = gradients.setdefault(value, [])
+        if value.dealt or not parts:
+            parts.append(own)
+        elif in_place and parts[0].refs == 1:
+            self.drop(own)
+        else:
+            total = self.new(value.size)
+            self.drop(*parts, own)
+            parts[:] = [total]
+
+    def _gathered(self, gradients: dict[Value, list[Value]], value: Value) -> Value | None:
+        """Takes the gradient of a tensor, the sum of those of its readers."""
+        parts = gradients.pop(value, [])
+        if not parts:
+            return None
+        if len(parts) == 1 and parts[0].size == value.size:
+            return parts[0]
+        total = self.new(value.size)
+        self.drop(*parts)
+        return total

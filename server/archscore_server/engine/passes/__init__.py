@@ -1,0 +1,54 @@
+"""The few ways in which a stack is run, and what is collected meanwhile.
+
+Activations and gradients stay on the device: a pass reduces them to small statistics per layer and network, and returns
+those (`archscore_server.engine.statistics` lists them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Set
+
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.datasets import Dataset
+from archscore_server.engine.networks import Stack
+from archscore_server.engine.passes._context import Context
+from archscore_server.engine.passes._forward import eval_pass, zen_pass
+from archscore_server.engine.passes._gradients import hessian_pass, train_pass, weights_pass, zico_pass
+from archscore_server.engine.passes._samples import jacobian_pass, ntk_pass
+from archscore_server.engine.passes._synflow import synflow_pass
+from archscore_server.engine.statistics import STATISTICS, Pass, Statistic
+
+_PASSES: dict[Pass, Callable[[Context, Set[str]], dict[str, Statistic]]] = {
+    Pass.WEIGHTS: weights_pass,
+    Pass.TRAIN: train_pass,
+    Pass.EVAL: eval_pass,
+    Pass.SYNFLOW: synflow_pass,
+    Pass.HESSIAN: hessian_pass,
+    Pass.ZICO: zico_pass,  # after TRAIN, whose gradients it takes
+    Pass.JACOBIAN: jacobian_pass,
+    Pass.NTK: ntk_pass,
+    Pass.ZEN: zen_pass,
+}
+
+
+def run(
+    stack: Stack, needs: Collection[str], config: EvaluationConfig, dataset: Dataset | None = None
+) -> dict[str, Statistic]:
+    """Runs the passes that yield the statistics needed, each once.
+
+    Args:
+        stack: the networks.
+        needs: names of statistics.
+        config: batch size and precision.
+        dataset: where minibatches are from; None for "gaussian".
+
+    Returns:
+        The statistics needed.
+    """
+    context = Context(stack, config, dataset)
+    results: dict[str, Statistic] = {}
+    for name, run_pass in _PASSES.items():
+        wanted = {need for need in needs if STATISTICS[need] is name}
+        if wanted:
+            results |= run_pass(context, wanted)
+    return results

@@ -1,0 +1,54 @@
+"""Numbers per weight and per channel, summed up per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archscore_server.engine.networks import LayerCall, Shape, Stack
+from archscore_server.engine.statistics import Array, Saliency
+
+PerWeight = Mapping[Shape, Tensor]
+"""A number per weight, [U, *shape] for each shape."""
+
+
+def sums(stack: Stack, per_weight: PerWeight) -> Array:
+    """Sum over the weights of each layer, [A, L]."""
+    return stack.spread({shape: values.double().flatten(1).sum(dim=1) for shape, values in per_weight.items()})
+
+
+def norms(stack: Stack, per_weight: PerWeight) -> Array:
+    """2-norm of each layer, [A, L]."""
+    return stack.spread(
+        {
+            shape: torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+            for shape, values in per_weight.items()
+        }
+    )
+
+
+def saliency(stack: Stack, per_weight: PerWeight) -> Saliency:
+    """Sum and population standard deviation of each layer."""
+    totals, deviations = {}, {}
+    for shape, values in per_weight.items():
+        flat = values.double().flatten(1)
+        totals[shape] = flat.sum(dim=1)
+        mean = totals[shape] / flat.shape[1]
+        deviations[shape] = torch.linalg.vector_norm(flat - mean[:, None], dim=1) / flat.shape[1] ** 0.5
+    return Saliency(stack.spread(totals), stack.spread(deviations))
+
+
+def fisher(stack: Stack, outputs: Sequence[tuple[LayerCall, Tensor]], gradients: Sequence[Tensor]) -> Array:
+    """Weights per output channel times the sum over channels of D_c, [A, L] (proxies.md, fisher).
+
+    D_c is half the mean over samples of the square of the sum over positions of a * dL/da.
+    """
+    result = np.zeros(stack.networks * stack.slots)
+    for (call, a), gradient in zip(outputs, gradients, strict=True):
+        per_sample = (a.detach() * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, U*C]
+        information = per_sample.square().mean(dim=0).unflatten(0, (len(call.slots), -1)).sum(dim=1) / 2
+        result[list(call.slots)] = (information * int(np.prod(call.shape[1:]))).cpu().numpy()
+    return result.reshape(stack.networks, stack.slots)

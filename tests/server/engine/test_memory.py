@@ -1,0 +1,150 @@
+"""Memory as predicted against memory as spent: within a fifth, and never below."""
+
+import math
+import random
+import sys
+import time
+
+import pytest
+import torch
+
+from archscore.spaces import Architecture, nasbench201, zennas
+from archscore_server.engine import (
+    ArchitectureTooLargeError,
+    EvaluationConfig,
+    Precision,
+    evaluate,
+    evaluation,
+    passes,
+    predicted_bytes,
+)
+from archscore_server.engine import proxies as registry
+from archscore_server.engine.config import NetworkConfig
+from archscore_server.engine.memory import MIXED_STACK, fits
+from archscore_server.engine.networks import build
+from archscore_server.engine.statistics import Pass
+from support.memory import peak_bytes
+
+#: The proxies of each pass: all of it, and for TRAIN its forward alone, too.
+PROXIES = {
+    pass_.value: [name for name in registry.names() if set(registry.get(name).passes) == {pass_}] for pass_ in Pass
+} | {"codes": ["naswot"], "gradients": ["snip"], "everything": registry.names(), "tcet": ["tcet"]}
+
+CELLS = nasbench201.NetworkConfig(channels=8, cells_per_stage=2)
+LINKS = zennas.NetworkConfig(residual_links=True)
+ARCHITECTURES: dict[str, tuple[Architecture, NetworkConfig]] = {
+    "cell": (nasbench201.from_index(6111), CELLS),
+    "convolutions": (nasbench201.Cell(("nor_conv_3x3",) * 6), CELLS),
+    "silent": (
+        nasbench201.Cell(("none", "nor_conv_3x3", "nor_conv_3x3", "skip_connect", "avg_pool_3x3", "nor_conv_1x1")),
+        CELLS,
+    ),
+    "dead end": (
+        nasbench201.Cell(("nor_conv_3x3", "none", "nor_conv_1x1", "avg_pool_3x3", "avg_pool_3x3", "none")),
+        CELLS,
+    ),
+    "genome": (zennas.START, zennas.NetworkConfig()),
+    "all kinds": (
+        zennas.parse(
+            "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,1)SuperResIDWE2K3(16,16,1,16,1)SuperResK3K3(16,24,2,8,2)"
+        ),
+        LINKS,
+    ),
+    "weights": (
+        zennas.parse("SuperConvK3BNRELU(3,64,4,1)SuperResK3K3(64,256,2,256,2)SuperConvK1BNRELU(256,1024,1,1)"),
+        LINKS,
+    ),
+}
+
+
+def spent(architectures: list[Architecture], proxies: list[str], config: EvaluationConfig) -> int:
+    needs = {need: None for name in proxies for need in registry.get(name).needs}
+
+    def run() -> None:
+        stack = build(architectures, [config.seed] * len(architectures), config, torch.device("cpu"))
+        passes.run(stack, list(needs), config)
+
+    return peak_bytes(run)
+
+
+@pytest.mark.parametrize(("batch_size", "precision"), [(32, Precision.FLOAT32), (5, Precision.FLOAT64)])
+@pytest.mark.parametrize("proxies", PROXIES.values(), ids=PROXIES)
+@pytest.mark.parametrize(("architecture", "network"), ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_predicted_is_spent(
+    architecture: Architecture, network: NetworkConfig, proxies: list[str], batch_size: int, precision: Precision
+) -> None:
+    config = EvaluationConfig(batch_size=batch_size, resolution=16, precision=precision, network=network)
+    truth = spent([architecture], proxies, config)
+    assert truth <= predicted_bytes(architecture, proxies, config) <= 1.2 * truth
+
+
+@pytest.mark.parametrize("proxies", [["tcet"], registry.names()], ids=["tcet", "everything"])
+def test_a_stack_takes_no_more_than_its_networks(proxies: list[str]) -> None:
+    config = EvaluationConfig(batch_size=16, resolution=16, network=CELLS)
+    cells: list[Architecture] = [nasbench201.from_index(index) for index in (6111, 1462, 13714, 81)]
+    assert spent(cells, proxies, config) <= MIXED_STACK * sum(predicted_bytes(cell, proxies, config) for cell in cells)
+    genomes: list[Architecture] = [zennas.START] * 3
+    config = EvaluationConfig(batch_size=16, resolution=16, network=LINKS)
+    assert spent(genomes, proxies, config) <= 3 * predicted_bytes(zennas.START, proxies, config)
+
+
+def test_no_cell_takes_more_than_one_of_3x3_convolutions() -> None:
+    rng = random.Random(0)
+    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    for proxies in PROXIES.values():
+        config = EvaluationConfig(precision=rng.choice(list(Precision)), batch_size=rng.choice([2, 64]))
+        most = predicted_bytes(largest, proxies, config, device="cuda")
+        for cell in (nasbench201.sample(rng) for _ in range(20)):
+            assert not cell.connected or predicted_bytes(cell, proxies, config, device="cuda") <= most
+
+
+def test_the_deepest_genomes_take_milliseconds() -> None:
+    deep = zennas.parse("SuperResIDWE1K3(3,8,1,8,166)")
+    config = EvaluationConfig(network=LINKS)
+    assert deep.size(LINKS, resolution=32, num_classes=10).layers > 900
+    started = time.perf_counter()
+    predicted_bytes(deep, ["tcet"], config)
+    assert time.perf_counter() - started < 0.2
+
+
+def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "build", None)
+    config = EvaluationConfig(network=zennas.NetworkConfig())
+    needed = predicted_bytes(zennas.START, ["tcet"], config)
+    with pytest.raises(ArchitectureTooLargeError) as caught:
+        evaluate([zennas.START], ["tcet"], config, available_bytes=needed - 1)
+    assert (caught.value.needed, caught.value.available) == (needed, needed - 1)
+    assert f"{needed:,} bytes" in str(caught.value)
+    [scored] = evaluate([zennas.START], ["parameters"], config, available_bytes=0)
+    assert scored.scores["parameters"].value
+
+
+@pytest.mark.parametrize(("networks", "sizes"), [(1, [1, 1, 1, 1, 1]), (2, [2, 2, 1]), (100, [4, 1])])
+def test_stacks_are_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, networks: int, sizes: list[int]) -> None:
+    seen: list[int] = []
+
+    def counted(*arguments: object) -> object:
+        seen.append(len(arguments[0]))  # type: ignore[arg-type]
+        return build(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "build", counted)
+    config = EvaluationConfig(batch_size=4, resolution=8, repeats=5, network=zennas.NetworkConfig())
+    available = networks * predicted_bytes(zennas.START, ["snip"], config)
+    evaluate([zennas.START], ["snip"], config, stack_size=4, available_bytes=available)
+    assert seen == sizes
+    seen.clear()
+    config = EvaluationConfig(batch_size=4, resolution=8, network=CELLS)
+    cells = [nasbench201.Cell(("nor_conv_3x3",) * 6)] * 5
+    available = math.ceil(networks * MIXED_STACK * predicted_bytes(cells[0], ["snip"], config))
+    evaluate(cells, ["snip"], config, stack_size=4, available_bytes=available)
+    assert seen == sizes
+
+
+def test_a_small_cell_fits_where_the_largest_does_not() -> None:
+    config = EvaluationConfig(network=CELLS)
+    small = nasbench201.Cell(("none", "none", "none", "skip_connect", "none", "none"))
+    needed = predicted_bytes(small, ["snip"], config)
+    assert fits(small, ["snip"], config, needed, device="cpu") == 1
+    assert fits(small, ["snip"], config, sys.maxsize, device="cpu") > 1
+    with pytest.raises(ArchitectureTooLargeError):
+        fits(small, ["snip"], config, needed - 1, device="cpu")
