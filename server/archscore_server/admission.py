@@ -17,6 +17,9 @@ from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig
 from archscore_server.engine.memory import USABLE_MEMORY, fits
 from archscore_server.pool import PoolInfo
 
+#: More characters than any token of any grammar has.
+_LONGEST_TOKEN = 64
+
 
 def admit(
     space: SearchSpace, encoding: str, field: str, config: EvaluationConfig, limits: Limits
@@ -34,8 +37,13 @@ def admit(
         The architecture; or INVALID_ARGUMENT where the encoding is malformed or has no network of the resolution asked,
         RESOURCE_EXHAUSTED with ARCHITECTURE_TOO_LARGE where it is over a limit.
     """
-    if len(encoding) > limits.max_encoding_length:
-        return errors.architecture_too_large("max_encoding_length", len(encoding), limits.max_encoding_length)
+    most = limits.max_encoding_length
+    if len(encoding) > most:
+        fault = _fault(space, encoding[:most])
+        # A fault at the very end is the cut's.
+        if fault and fault.position < most - _LONGEST_TOKEN:
+            return errors.invalid_argument([(field, str(fault))])
+        return errors.architecture_too_large("max_encoding_length", len(encoding), most)
     try:
         architecture = space.parse(encoding)
         size = architecture.size(config.network, resolution=config.resolution, num_classes=config.num_classes)
@@ -50,6 +58,14 @@ def admit(
         if value > most:
             return errors.architecture_too_large(limit, value, most)
     return architecture
+
+
+def _fault(space: SearchSpace, encoding: str) -> EncodingError | None:
+    try:
+        space.parse(encoding)
+    except EncodingError as error:
+        return error
+    return None
 
 
 def refuse_bytes(

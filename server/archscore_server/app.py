@@ -109,7 +109,7 @@ class Server:
             self.port = self._grpc.add_insecure_port(address(settings.host, settings.port))
         except RuntimeError as error:
             raise StartError(
-                f"cannot listen on {address(settings.host, settings.port)}: is the port in use?"
+                f"cannot listen on {address(settings.host, settings.port)}: is the port in use, or the host another's?"
             ) from error
         try:
             self._page = MetricsPage(self.metrics, settings.metrics_host, settings.metrics_port)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 
 from archscore_server import errors
 from archscore_server.engine import DatasetError, DatasetInfo, DatasetNotFoundError, Datasets, EvaluationConfig
+from archscore_server.engine._cache import ByteCache
 from archscore_server.engine.data import minibatch_sha256
 from archscore_server.engine.datasets import GAUSSIAN, file_of, is_known
 from archscore_server.errors import RequestError, quote
+
+#: Hashes of minibatches that are kept.
+_MAX_HASHES = 1024
+
+#: Pixels of a minibatch that is drawn in milliseconds.
+_SMALL_MINIBATCH = 2**18
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +36,7 @@ class Catalogue:
         self._infos: dict[str, DatasetInfo] = {}
         self._broken: dict[str, DatasetError] = {}
         self._scanned = False
+        self._hashes: ByteCache[str] = ByteCache(_MAX_HASHES)
         # Reading a dataset or drawing a minibatch takes memory, and Datasets is for one thread at a time.
         self._lock = asyncio.Lock()
 
@@ -77,12 +86,21 @@ class Catalogue:
         Raises:
             RequestError: the dataset can no longer be used.
         """
-        # In a thread since a large minibatch takes a second to draw.
-        async with self._lock:
-            try:
-                return await asyncio.to_thread(minibatch_sha256, config, self._data)
-            except DatasetError as error:
-                raise _refusal(error) from error
+        shape = (config.batch_size, config.resolution, config.num_classes)
+        key = (config.dataset, config.dataset_sha256, config.seed, shape)
+        kept = self._hashes.get(key)
+        if kept is None:
+            values = config.batch_size * config.resolution**2
+            # In a thread since a large minibatch takes a second to draw; nobody else is to wait for those who ask for
+            # large ones.
+            small = config.dataset == GAUSSIAN and values <= _SMALL_MINIBATCH
+            async with contextlib.nullcontext() if small else self._lock:
+                try:
+                    kept = await asyncio.to_thread(minibatch_sha256, config, self._data)
+                except DatasetError as error:
+                    raise _refusal(error) from error
+            self._hashes.put(key, kept, 1)
+        return kept
 
     def _inspect(self, name: str) -> DatasetInfo:
         if not is_known(name):

@@ -146,13 +146,13 @@ ENCODING_FAULTS = {
     "wrong edge": (CELL.replace("~0", "~1", 1), CELL.index("~0"), "'~0'"),
     "missing bar": (CELL[:-1], len(CELL) - 1, "'|'"),
     "trailing text": (CELL + "|", len(CELL), "end of text"),
-    "garbage": ("\x07" * 10_000, 0, "'|' or 'index:'"),
-    "long tail": (CELL + "x" * 9_000, len(CELL), "end of text"),
+    "garbage": ("\x07" * 1_000_000, 0, "'|' or 'index:'"),
+    "long tail": (CELL + "x" * 1_000_000, len(CELL), "end of text"),
     "not ASCII": ("|é" + CELL, 1, "one of none, skip_connect"),
     "NUL": (CELL + "\0", len(CELL), "end of text"),
     "index out of range": ("index:15625", 6, "an integer from 0 to 15624"),
     "index negative": ("index:-1", 6, "an integer from 0 to 15624"),
-    "index of many digits": ("index:" + "9" * 9_000, 6, "an integer from 0 to 15624"),
+    "index of a million digits": ("index:" + "9" * 1_000_000, 6, "an integer from 0 to 15624"),
 }
 
 

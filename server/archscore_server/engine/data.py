@@ -18,9 +18,6 @@ _IMAGES, _LABELS, _ORDER = 1_000_000, 2_000_000, 3_000_000
 #: Bytes of minibatches that are kept: some dozens of the default size.
 CACHE_BYTES = 64 * 2**20
 
-#: Hashes of minibatches that are kept.
-_MAX_HASHES = 1024
-
 
 def rng(a: int, b: int) -> np.random.Generator:
     """The random stream (a, b)."""
@@ -41,7 +38,6 @@ class Minibatch:
 
 
 _MINIBATCHES: ByteCache[Minibatch] = ByteCache(CACHE_BYTES)
-_HASHES: ByteCache[str] = ByteCache(_MAX_HASHES)
 
 
 def dataset_of(config: EvaluationConfig, data: Datasets | None, minibatches: int = 1) -> Dataset | None:
@@ -101,17 +97,10 @@ def minibatch_sha256(config: EvaluationConfig, data: Datasets | None = None) -> 
         ConfigError: the config does not go with its dataset.
         DatasetError: the dataset cannot be used.
     """
-    content = GAUSSIAN if config.dataset == GAUSSIAN else config.dataset_sha256
-    kept = _HASHES.get(_key(config, content, config.seed, 0)) if content else None
-    if kept is None:
-        dataset = dataset_of(config, data)
-        first = _draw(config, config.seed, 0, dataset)
-        digest = hashlib.sha256(first.images.astype("<f4", copy=False).tobytes())
-        digest.update(first.labels.astype("<i8", copy=False).tobytes())
-        kept = digest.hexdigest()
-        content = dataset.info.content_sha256 if dataset else GAUSSIAN
-        _HASHES.put(_key(config, content, config.seed, 0), kept, 1)
-    return kept
+    first = _draw(config, config.seed, 0, dataset_of(config, data))
+    digest = hashlib.sha256(first.images.astype("<f4", copy=False).tobytes())
+    digest.update(first.labels.astype("<i8", copy=False).tobytes())
+    return digest.hexdigest()
 
 
 def _key(config: EvaluationConfig, content: str, seed: int, index: int) -> tuple[object, ...]:
