@@ -76,6 +76,6 @@ def test_the_client_at_its_floor() -> None:
     assert "position 1" in found["error"]
     assert found["parameters"] > 0
     assert "tcet" in found["known"]
-    assert found["spaces"] == ["nasbench201"]
+    assert found["spaces"] == ["nasbench201", "zennas"]
     assert found["server"]
     assert "tcet" in found["refusal"], "an unknown proxy names the known ones"
