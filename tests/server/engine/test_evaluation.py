@@ -80,7 +80,7 @@ def test_batch_mates_and_order_do_not_matter(
                 limit = 1e-9 if precision is Precision.FLOAT64 else tolerance(name, precision)
                 assert difference <= limit, (cell.format(), name)
                 differences.append(difference)
-    # printed with `-rA`; the median is far below the tolerance
+    # the summary shows it; the median is far below the tolerance
     record_property("median relative difference", statistics.median(differences))
     assert statistics.median(differences) <= (1e-14 if precision is Precision.FLOAT64 else 1e-6)
 
