@@ -60,7 +60,7 @@ def test_networks_with_seeds_of_their_own_share_a_stack() -> None:
             else:
                 pairs = [(of_all[a], own[0])]
             for values, expected in pairs:
-                np.testing.assert_allclose(values, expected, rtol=1e-7, atol=1e-12, err_msg=name)
+                np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 #: Forward runs of each pass. ZICO's first gradient is TRAIN's.

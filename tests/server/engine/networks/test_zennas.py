@@ -40,7 +40,7 @@ def test_repeats_agree_in_one_stack_and_one_by_one(links: bool) -> None:
     stacked = values(evaluate([GENOME, OTHER], registry.names(), own, stack_size=3))
     for (name, value, error), (_, expected, expected_error) in zip(stacked, one_by_one, strict=True):
         assert value is not None, name
-        assert value == pytest.approx(expected, rel=1e-7), name
+        assert value == pytest.approx(expected, rel=1e-9), name
         assert error == pytest.approx(expected_error, rel=1e-5, abs=1e-7 * abs(value)), name
 
 
