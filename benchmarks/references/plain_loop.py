@@ -234,10 +234,15 @@ def _gram(features: Tensor) -> Tensor:
     """
     if features.dim() == 4:
         features = features.permute(0, 2, 3, 1)  # the order of the entries does not matter: this one needs no copy
-    codes = (features.flatten(1) > 0).view(torch.int8)
-    products = torch._int_mm(codes, codes.T)  # three times as fast as a product in float32
+    positive = features.flatten(1) > 0
+    if torch.cpu._is_vnni_supported():
+        codes = positive.view(torch.int8)
+        products = torch._int_mm(codes, codes.T)  # three times as fast as a product in float32, on such a CPU
+    else:
+        floats = positive.float()
+        products = (floats @ floats.T).int()
     ones = products.diagonal()
-    return (2 * products + (codes.shape[1] - ones[:, None] - ones)).double()
+    return (2 * products + (positive.shape[1] - ones[:, None] - ones)).double()
 
 
 def _logdet(grams: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from _tensors import peak_bytes
 from archscore.spaces import Architecture, nasbench201, zennas
 from archscore_server.engine import (
     ArchitectureTooLargeError,
@@ -22,7 +23,6 @@ from archscore_server.engine.config import NetworkConfig
 from archscore_server.engine.memory import MIXED_STACK, fits
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import Pass
-from support.memory import peak_bytes
 
 #: The proxies of each pass: all of it, and for TRAIN its forward alone, too.
 PROXIES = {

@@ -22,7 +22,7 @@ _LOGDET_MATRICES = 5
 
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
-_SECOND_RESERVE = 25
+_SECOND_RESERVE = 10
 
 _OF_GRADIENTS = {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
 

@@ -21,7 +21,7 @@ class TensorBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
@@ -45,6 +45,7 @@ class TensorBytes(TorchDispatchMode):
 
 def peak_bytes(function: Callable[[], object]) -> int:
     """The most bytes of tensors that are alive at once while a function runs."""
-    with TensorBytes() as tracked:
+    tracked = TensorBytes()
+    with tracked:
         function()
     return tracked.peak
