@@ -53,6 +53,11 @@ _GROUPS = """
     GROUP BY space, proxy, proxy_version, outcome
     ORDER BY space, proxy, proxy_version, outcome
 """
+_SELECT = """
+    CREATE TEMP TABLE doomed AS
+    SELECT architecture, context, proxy, proxy_version FROM scores JOIN contexts ON contexts.id = context
+    WHERE {} ORDER BY used DESC LIMIT -1 OFFSET ?
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +152,15 @@ def json_line(row: tuple[Any, ...]) -> str:
     return json.dumps(fields, allow_nan=False)
 
 
-def prune(connection: sqlite3.Connection, selection: Selection) -> int:
-    """Removes scores, gives their space back to the file system, and says how many scores went.
+def prune(connection: sqlite3.Connection, selection: Selection) -> tuple[int, int]:
+    """Removes scores, gives their space back to the file system, and says how many scores went and how many are left.
 
     Raises:
         sqlite3.Error: not all of them could be removed.
     """
     # The keys are noted first, so that the scores are searched once however many slices there are.
     condition, values = _condition(selection)
-    connection.execute(
-        "CREATE TEMP TABLE doomed AS SELECT architecture, context, proxy, proxy_version FROM scores"
-        f" JOIN contexts ON contexts.id = context WHERE {condition} ORDER BY used DESC LIMIT -1 OFFSET ?",
-        (*values, selection.keep or 0),
-    )
+    connection.execute(_SELECT.format(condition), (*values, selection.keep or 0))
     removed = 0
     last = 0
     while keys := connection.execute(
@@ -171,7 +172,7 @@ def prune(connection: sqlite3.Connection, selection: Selection) -> int:
             removed += remove(connection, [key[:-1] for key in keys])
     connection.execute("DROP TABLE doomed")
     _shrink(connection)
-    return removed
+    return removed, count(connection)
 
 
 def _condition(selection: Selection) -> tuple[str, list[Any]]:
