@@ -13,8 +13,7 @@ from typing import TextIO
 
 import click
 
-from archscore_server.store import upkeep
-from archscore_server.store._file import NotAStoreError
+from archscore_server.store import NotAStoreError, upkeep
 from archscore_server.store.upkeep import Selection
 
 _SECONDS_PER_DAY = 86_400
@@ -122,8 +121,7 @@ def prune(
         keep=keep,
     )
     with _opened(path, upkeep.open_for_pruning) as connection:
-        removed = upkeep.prune(connection, selection)
-        left = upkeep.count(connection)
+        removed, left = upkeep.prune(connection, selection)
     click.echo(f"removed {removed:,} scores, {left:,} are left")
 
 

@@ -11,7 +11,8 @@ a memory layer that the event loop reads itself. Whatever happens to the file, r
 """
 
 from archscore_server.store._context import Context
+from archscore_server.store._file import NotAStoreError
 from archscore_server.store._observer import NullStoreObserver, StoreObserver
 from archscore_server.store._store import Store
 
-__all__ = ["Context", "NullStoreObserver", "Store", "StoreObserver"]
+__all__ = ["Context", "NotAStoreError", "NullStoreObserver", "Store", "StoreObserver"]

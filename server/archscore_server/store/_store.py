@@ -285,18 +285,11 @@ class Store:
                 await self._fail("be opened", error)
                 return
             self._readable = not self._closing.is_set()
-        while self._backlog or self._uses:
-            batch = self._backlog.take(_FLUSH_SCORES)
-            uses, self._uses = self._uses, {}
-            try:
-                self._entries = await self._in_thread(self._database.write, batch, uses, int(self._clock()))
-            except _FailedError as error:
-                self._observer.store_write_failed()
-                self._observer.store_dropped(self._backlog.restore(batch))
-                await self._fail("be written", error)
-                return
-            self._observer.store_written(size_of(batch))
-        if not await self._evict():
+        try:
+            await self._write_all()
+        except _FailedError as error:
+            self._observer.store_write_failed()
+            await self._fail("be written", error)
             return
         self._observer.store_entries_changed(self._entries)
         if self._state is _State.DOWN:
@@ -304,23 +297,34 @@ class Store:
             _logger.info("score store %s: works again", self._name)
             self._observer.store_state_changed(True)
 
-    async def _evict(self) -> bool:
-        """Brings the file down to its size, and says whether that went well."""
-        if self._entries <= self._max_scores:
-            return True
-        target = int(self._max_scores * _EVICT_TO)
+    async def _write_all(self) -> None:
+        """Writes all that waits and brings the file down to its size, in turns: neither waits for all of the other."""
+        evict_to = self._max_scores
+        while True:
+            await self._write_some()
+            if self._entries > self._max_scores:
+                evict_to = int(self._max_scores * _EVICT_TO)
+            excess = self._entries - evict_to
+            if excess > 0 and not self._closing.is_set():
+                self._entries = await self._in_thread(self._database.evict, min(excess, _EVICT_SCORES))
+            elif not self._backlog and not self._uses:
+                return
+
+    async def _write_some(self) -> None:
+        batch = self._backlog.take(_FLUSH_SCORES)
+        uses, self._uses = self._uses, {}
+        if not batch and not uses:
+            return
         try:
-            while self._entries > target and not self._closing.is_set():
-                self._entries = await self._in_thread(self._database.evict, min(_EVICT_SCORES, self._entries - target))
-        except _FailedError as error:
-            self._observer.store_write_failed()
-            await self._fail("be written", error)
-            return False
-        return True
+            self._entries = await self._in_thread(self._database.write, batch, uses, int(self._clock()))
+        except _FailedError:
+            self._observer.store_dropped(self._backlog.restore(batch))
+            raise
+        self._observer.store_written(size_of(batch))
 
     async def _finish(self, executor: ThreadPoolExecutor) -> None:
         if self._writer:
-            await self._writer
+            await asyncio.wait([self._writer])
         await asyncio.get_running_loop().run_in_executor(executor, self._close_database)
 
     def _close_database(self) -> None:
