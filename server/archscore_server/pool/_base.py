@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from archscore.spaces import Architecture
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 
-#: Called with (index in the batch, evaluation) pairs as stacks of a batch finish.
-OnResults = Callable[[Sequence[tuple[int, Evaluation]]], None]
+#: Called with (index in the batch, result) pairs as stacks of a batch finish. A network that does not fit into memory,
+#: alone in its stack, has the error that says so as its result.
+OnResults = Callable[[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]], None]
 
 
 class WorkerLostError(Exception):

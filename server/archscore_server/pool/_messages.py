@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from archscore.spaces import Architecture
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 
 _LENGTH = struct.Struct("!Q")
 
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
     def evaluate_stacks(
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
-    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+    ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch and yields results, with their places in the batch, as stacks finish."""
         ...
 
@@ -72,7 +72,7 @@ class StartFailed:
 class Results:
     """A stack of the running batch has finished: places in the batch, and evaluations."""
 
-    results: Sequence[tuple[int, Evaluation]]
+    results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]
 
 
 @dataclass(frozen=True, slots=True)
