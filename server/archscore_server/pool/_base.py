@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from archscore.spaces import Architecture
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
@@ -14,8 +14,22 @@ from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Evalu
 OnResults = Callable[[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]], None]
 
 
+#: How a worker was lost: it ended of itself or was killed by others; it was killed because it was silent or its batch
+#: never ended; it said that its device computes no more.
+LossReason = Literal["died", "hung", "device_error"]
+
+
 class WorkerLostError(Exception):
-    """The worker that ran the batch is gone (killed, crashed); what had not been reported must be run again."""
+    """The worker that ran the batch is gone; what had not been reported must be run again.
+
+    Attributes:
+        reason: how it was lost.
+    """
+
+    def __init__(self, message: str, reason: LossReason = "died") -> None:
+        """Says how it ended, for the operator's log."""
+        super().__init__(message)
+        self.reason: LossReason = reason
 
 
 class PoolStartError(Exception):
@@ -99,7 +113,7 @@ class Pool(Protocol):
         Cancelling this drops the results that are still to come, but the worker finishes the batch all the same.
 
         Raises:
-            WorkerLostError: the worker died; a new one is being started.
+            WorkerLostError: the worker is gone; a new one is being started.
             BatchFailedError: the engine raised.
         """
         ...

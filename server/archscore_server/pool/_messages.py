@@ -53,12 +53,26 @@ LoadEngine = Callable[[str, int, Path | None], Engine]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """To a worker, first of all: load an engine. It answers Hello or StartFailed."""
+    """To a worker, first of all: load an engine. It answers Hello or StartFailed.
+
+    Attributes:
+        load: loads it.
+        device: what it is to compute on.
+        threads: CPU threads of an operation.
+        data_dir: directory with the real datasets.
+        beat: seconds between two signs of life, from now on.
+    """
 
     load: LoadEngine
     device: str
     threads: int
     data_dir: Path | None
+    beat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life of a worker that starts, waits or computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,13 @@ class BatchDone:
 @dataclass(frozen=True, slots=True)
 class BatchFailed:
     """The batch raised; the worker waits for the next one."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBroken:
+    """The batch raised, and this process can compute no more: it ends."""
 
     message: str
 
