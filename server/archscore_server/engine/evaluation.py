@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -17,7 +18,7 @@ from archscore_server.engine._numerics import ieee_float32
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
-from archscore_server.engine.memory import USABLE_MEMORY, fits
+from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
 from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.static import evaluate_without_device, static_scores
@@ -25,6 +26,11 @@ from archscore_server.engine.statistics import Array
 
 #: Networks in a stack by kind of device. On a CPU the cache decides; on a GPU a network is thousands of small launches.
 _STACK_SIZES = {"cpu": 1, "cuda": 32}
+
+#: What a RuntimeError says that is about memory: of torch's allocator on the CPU, of C++ and of cuBLAS.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -58,7 +64,8 @@ def evaluate(
         KeyError: a proxy is not known.
         ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset.
         DatasetError: the dataset is not there, or broken.
-        ArchitectureTooLargeError: a network does not fit into memory even alone. The device has done nothing yet.
+        ArchitectureTooLargeError: a network does not fit into memory even alone. Where that is foreseen the device has
+            done nothing yet.
     """
     found: dict[int, Evaluation] = {}
     stacks = evaluate_stacks(
@@ -71,7 +78,10 @@ def evaluate(
         available_bytes=available_bytes,
     )
     for stack in stacks:
-        found.update(stack)
+        for index, result in stack:
+            if isinstance(result, ArchitectureTooLargeError):
+                raise result
+            found[index] = result
     return [found[index] for index in range(len(architectures))]
 
 
@@ -84,14 +94,18 @@ def evaluate_stacks(
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
     available_bytes: int | None = None,
-) -> Iterator[list[tuple[int, Evaluation]]]:
-    """Like `evaluate`, but yields (index, evaluation) pairs as each stack finishes, those that need no device first."""
+) -> Iterator[list[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
+    """Like `evaluate`, but yields (index, result) pairs as stacks finish, those that need no device first.
+
+    An architecture whose network does not fit into memory alone has ArchitectureTooLargeError as its result: the others
+    go on. A stack that runs out of memory is evaluated again in halves.
+    """
     config = config or EvaluationConfig()
     device = torch.device(device)
     minibatches = max((registry.get(name).minibatches for name in proxies), default=1)
     dataset = dataset_of(config, data, minibatches)
     waiting: list[int] = []
-    answered: list[tuple[int, Evaluation]] = []
+    answered: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
     for index, architecture in enumerate(architectures):
         evaluation = evaluate_without_device(architecture, proxies, config)
         if evaluation:
@@ -101,42 +115,127 @@ def evaluate_stacks(
     if answered:
         yield answered
     available = _available_bytes(device) if available_bytes is None else available_bytes
-    most = stack_size or _STACK_SIZES[device.type]
     fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type)
-    sizes = {index: min(most, fit(architectures[index])) for index in waiting}
-    for indices, stacks in _planned(architectures, waiting, config.seeds, sizes):
-        values: dict[int, dict[str, list[float]]] = {index: defaultdict(list) for index in indices}
-        for members in stacks:
-            own = [architectures[index] for index, _ in members]
-            computed = _evaluate_stack(own, [seed for _, seed in members], proxies, config, dataset, device)
-            for name, numbers in computed.items():
-                for (index, _), number in zip(members, numbers, strict=True):
-                    values[index][name].append(float(number))
-        finished = []
-        for index in indices:
-            scores = static_scores(architectures[index], proxies, config)
-            scores |= {name: _score(np.array(numbers)) for name, numbers in values[index].items()}
-            finished.append((index, Evaluation({name: scores[name] for name in proxies})))
-        yield finished
+    sizes: dict[int, int] = {}
+    refused: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
+    for index in waiting:
+        try:
+            sizes[index] = fit(architectures[index])
+        except ArchitectureTooLargeError as error:
+            refused.append((index, error.with_traceback(None)))
+    if refused:
+        yield refused
+    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or _STACK_SIZES[device.type])
+    for indices, size in _planned(architectures, sizes, stacker):
+        found = stacker.evaluate([architectures[index] for index in indices], size)
+        yield list(zip(indices, found, strict=True))
+
+
+class _Stacker:
+    """Evaluates networks side by side, as many as there is memory for.
+
+    Attributes:
+        limit: networks in a stack, at most. Halved where memory runs out, whatever was predicted.
+    """
+
+    def __init__(
+        self,
+        proxies: Sequence[str],
+        config: EvaluationConfig,
+        dataset: Dataset | None,
+        device: torch.device,
+        available: int,
+        limit: int,
+    ) -> None:
+        self.limit = limit
+        self._proxies = proxies
+        self._config = config
+        self._dataset = dataset
+        self._device = device
+        self._available = available
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], size: int
+    ) -> list[Evaluation | ArchitectureTooLargeError]:
+        """Evaluates architectures that may share stacks, of `size` networks at most.
+
+        Where there are several, a stack is some of them with one seed, so that they share the minibatch.
+        """
+        places = range(len(architectures))
+        seeds = self._config.seeds
+        rows = [[(place, seed) for place in places] for seed in seeds] if len(places) > 1 else [[(0, s) for s in seeds]]
+        values: list[dict[str, list[float]]] = [{} for _ in places]
+        too_large: dict[int, ArchitectureTooLargeError] = {}
+        for row in rows:
+            left = [(place, seed) for place, seed in row if place not in too_large]
+            while left:
+                stack = left[: min(size, self.limit)]
+                computed = self._try([architectures[place] for place, _ in stack], [seed for _, seed in stack])
+                if computed is not None:
+                    for name, numbers in computed.items():
+                        for (place, _), number in zip(stack, numbers, strict=True):
+                            values[place].setdefault(name, []).append(float(number))
+                    left = left[len(stack) :]
+                elif len(stack) > 1:
+                    self.limit = (len(stack) + 1) // 2
+                    _logger.warning("%d networks ran out of memory: at most %d from now on", len(stack), self.limit)
+                else:
+                    [(culprit, _)] = stack
+                    too_large[culprit] = self._too_large(architectures[culprit])
+                    left = [(place, seed) for place, seed in left if place != culprit]
+        return [
+            too_large.get(place) or self._evaluation(architecture, values[place])
+            for place, architecture in enumerate(architectures)
+        ]
+
+    def _try(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> dict[str, Array] | None:
+        """Evaluates a stack; None if memory ran out, which is free again then.
+
+        The error does not leave this method: its traceback would keep the tensors of the attempt alive.
+        """
+        try:
+            return _evaluate_stack(architectures, seeds, self._proxies, self._config, self._dataset, self._device)
+        except (MemoryError, RuntimeError) as error:
+            if not _ran_out_of_memory(error):
+                raise
+        gc.collect()  # what cycles still hold of the attempt
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _too_large(self, architecture: Architecture) -> ArchitectureTooLargeError:
+        available = min(self._available, _available_bytes(self._device))
+        predicted = predicted_bytes(architecture, self._proxies, self._config, device=self._device.type)
+        # whatever was predicted, it took more than there was
+        return ArchitectureTooLargeError(max(predicted, available + 1), available)
+
+    def _evaluation(self, architecture: Architecture, values: Mapping[str, list[float]]) -> Evaluation:
+        scores = static_scores(architecture, self._proxies, self._config)
+        scores |= {name: _score(np.array(numbers)) for name, numbers in values.items()}
+        return Evaluation({name: scores[name] for name in self._proxies})
 
 
 def _planned(
-    architectures: Sequence[Architecture], waiting: Sequence[int], seeds: Sequence[int], sizes: Mapping[int, int]
-) -> Iterator[tuple[Sequence[int], list[list[tuple[int, int]]]]]:
-    """Groups of architectures that finish together, and their stacks as (architecture, seed) of each network.
+    architectures: Sequence[Architecture], sizes: Mapping[int, int], stacker: _Stacker
+) -> Iterator[tuple[list[int], int]]:
+    """Groups of architectures that finish together, and how large their stacks may be, as predicted.
 
-    Where networks of different architectures stack, a stack is some architectures with one seed, so that they share
-    the minibatch; else it is one architecture with some seeds. `sizes` says how large a stack an architecture allows.
+    Args:
+        architectures: all of them, of one search space.
+        sizes: places of those to evaluate, and how large a stack each allows.
+        stacker: what evaluates them; a group is no larger than the stacks that it makes by then.
     """
+    waiting = list(sizes)
     if waiting and mixes(architectures[waiting[0]]):
         size = min(sizes.values())
-        for start in range(0, len(waiting), size):
-            indices = waiting[start : start + size]
-            yield indices, [[(index, seed) for index in indices] for seed in seeds]
+        start = 0
+        while start < len(waiting):
+            group = waiting[start : start + min(size, stacker.limit)]
+            start += len(group)
+            yield group, size
     else:
         for index in waiting:
-            members, size = [(index, seed) for seed in seeds], sizes[index]
-            yield [index], [members[start : start + size] for start in range(0, len(members), size)]
+            yield [index], sizes[index]
 
 
 def _available_bytes(device: torch.device) -> int:
@@ -175,3 +274,9 @@ def _score(values: Array) -> Score:
     if not np.isfinite(mean):
         return Score(Outcome.NON_FINITE)
     return Score(Outcome.OK, mean, error)
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

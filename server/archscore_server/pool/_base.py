@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from archscore.spaces import Architecture
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 
-#: Called with (index in the batch, evaluation) pairs as stacks of a batch finish.
-OnResults = Callable[[Sequence[tuple[int, Evaluation]]], None]
+#: Called with (index in the batch, result) pairs as stacks of a batch finish. A network that does not fit into memory,
+#: alone in its stack, has the error that says so as its result.
+OnResults = Callable[[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]], None]
+
+
+#: How a worker was lost: it ended of itself or was killed by others; it was killed because it was silent or its batch
+#: never ended; it said that its device computes no more.
+LossReason = Literal["died", "hung", "device_error"]
 
 
 class WorkerLostError(Exception):
-    """The worker that ran the batch is gone (killed, crashed); what had not been reported must be run again."""
+    """The worker that ran the batch is gone; what had not been reported must be run again.
+
+    Attributes:
+        reason: how it was lost.
+    """
+
+    def __init__(self, message: str, reason: LossReason = "died") -> None:
+        """Says how it ended, for the operator's log."""
+        super().__init__(message)
+        self.reason: LossReason = reason
 
 
 class PoolStartError(Exception):
@@ -98,7 +113,7 @@ class Pool(Protocol):
         Cancelling this drops the results that are still to come, but the worker finishes the batch all the same.
 
         Raises:
-            WorkerLostError: the worker died; a new one is being started.
+            WorkerLostError: the worker is gone; a new one is being started.
             BatchFailedError: the engine raised.
         """
         ...

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from archscore.spaces import Architecture
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 
 _LENGTH = struct.Struct("!Q")
 
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
     def evaluate_stacks(
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
-    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+    ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch and yields results, with their places in the batch, as stacks finish."""
         ...
 
@@ -53,12 +53,26 @@ LoadEngine = Callable[[str, int, Path | None], Engine]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """To a worker, first of all: load an engine. It answers Hello or StartFailed."""
+    """To a worker, first of all: load an engine. It answers Hello or StartFailed.
+
+    Attributes:
+        load: loads it.
+        device: what it is to compute on.
+        threads: CPU threads of an operation.
+        data_dir: directory with the real datasets.
+        beat: seconds between two signs of life, from now on.
+    """
 
     load: LoadEngine
     device: str
     threads: int
     data_dir: Path | None
+    beat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life of a worker that starts, waits or computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class StartFailed:
 class Results:
     """A stack of the running batch has finished: places in the batch, and evaluations."""
 
-    results: Sequence[tuple[int, Evaluation]]
+    results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,13 @@ class BatchDone:
 @dataclass(frozen=True, slots=True)
 class BatchFailed:
     """The batch raised; the worker waits for the next one."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBroken:
+    """The batch raised, and this process can compute no more: it ends."""
 
     message: str
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
-from archscore_server.engine import Datasets, Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
 from archscore_server.pool._messages import Hello
 
 _WARM_UP = EvaluationConfig(
@@ -51,7 +51,7 @@ class TorchEngine:
 
     def evaluate_stacks(
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
-    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+    ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch, stack by stack."""
         from archscore_server.engine import evaluate_stacks
 

@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each with a device or a share of the cores, replaced when they die."""
+"""Worker processes on this machine, each with a device or a share of the cores, replaced when they die or hang."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from archscore_server.pool._base import (
     Batch,
     BatchReport,
     DeviceInfo,
+    LossReason,
     OnResults,
     PoolInfo,
     PoolStartError,
     WorkerLostError,
 )
 from archscore_server.pool._cores import split, usable_cores
+from archscore_server.pool._expectation import Expectation
 from archscore_server.pool._messages import LoadEngine, Start
 from archscore_server.pool._process import WorkerProcess
 from archscore_server.pool._torch_engine import TorchEngine
+from archscore_server.pool._watch import Timeouts
 from archscore_server.pool.probe import probe_gpus
 
 #: Architectures in a batch. On a CPU a stack is one network, so a batch only saves messages, and a long one keeps
@@ -48,7 +51,8 @@ class _Seat:
 class LocalPool:
     """A `Pool` of worker processes.
 
-    A worker that dies is replaced at once; its batch raises WorkerLostError. The pool lives on one event loop.
+    A worker that dies, hangs or reports a device error is replaced at once; its batch raises WorkerLostError. The pool
+    lives on one event loop.
     """
 
     def __init__(
@@ -59,7 +63,10 @@ class LocalPool:
         threads: int | None = None,
         data_dir: Path | None = None,
         load: LoadEngine = TorchEngine,
+        heartbeat_timeout: float = 30.0,
+        batch_timeout: float = 60.0,
         on_workers_changed: Callable[[int, int], None] | None = None,
+        on_worker_lost: Callable[[LossReason], None] | None = None,
     ) -> None:
         """A pool without workers.
 
@@ -69,21 +76,29 @@ class LocalPool:
             threads: CPU threads of each worker. Default: an equal share of the usable cores.
             data_dir: directory with the real datasets, which workers read themselves.
             load: loads what workers evaluate with: a class or function of a module, since it travels by name.
+            heartbeat_timeout: seconds of silence after which a worker is taken for hung.
+            batch_timeout: seconds that a batch gets for each of its stacks, besides many times what it should take,
+                before its worker is taken for hung.
             on_workers_changed: called with (ready, all) workers whenever the first number changes.
+            on_worker_lost: called when a worker is lost that had started, with how it was lost.
         """
         self._device = device
         self._workers = workers
         self._threads = threads
         self._data_dir = data_dir
         self._load = load
+        self._timeouts = Timeouts(heartbeat_timeout, batch_timeout)
         self._on_workers_changed = on_workers_changed
+        self._on_worker_lost = on_worker_lost
         self._seats: list[_Seat] = []
         self._starting: asyncio.Task[None] | None = None
         self._keepers: list[asyncio.Task[None]] = []
+        self._burials: set[asyncio.Task[None]] = set()
         self._ready: set[WorkerProcess] = set()
         self._free: deque[WorkerProcess] = deque()
         self._freed = asyncio.Event()
         self._info: PoolInfo | None = None
+        self._expectation = Expectation()
         self._stopped = False
 
     @property
@@ -129,7 +144,7 @@ class LocalPool:
                 raise WorkerLostError("the pool has stopped")
             self._freed.clear()
             await self._freed.wait()
-        return await self._free.popleft().run(batch, on_results)
+        return await self._free.popleft().run(batch, on_results, self._expectation.of(batch, self.info.device_kind))
 
     async def stop(self) -> None:
         """Kills the workers, and returns when no process is left."""
@@ -140,12 +155,13 @@ class LocalPool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in list(self._ready):  # of keepers that were cancelled before they ever ran
-            await worker.close()
             self._departed(worker)
+            self._bury(worker)
+        await asyncio.gather(*self._burials)
 
     async def _launch(self) -> None:
         seats = await self._plan()
-        workers = await _spawn_all(seats)
+        workers = await _spawn_all(seats, self._timeouts)
         self._seats = seats
         self._info = _describe(seats, workers)
         for worker in workers:
@@ -163,7 +179,7 @@ class LocalPool:
             threads = self._threads or max(1, cores // workers)
         else:
             workers, threads = split(cores, self._workers, self._threads)
-        start = Start(self._load, "cuda" if gpus else "cpu", threads, self._data_dir)
+        start = Start(self._load, "cuda" if gpus else "cpu", threads, self._data_dir, self._timeouts.tick)
         shared = {
             # torch reads the number of threads when it loads; some of its libraries never ask again.
             "OMP_NUM_THREADS": str(threads),
@@ -180,13 +196,16 @@ class LocalPool:
         """Keeps a seat taken, for ever."""
         while True:
             try:
-                ending = await worker.listen(partial(self._release, worker))
+                reason = await worker.listen(partial(self._release, worker))
             except Exception:
                 _logger.exception("a worker is dismissed")
-            else:
-                _logger.warning("%s; starting another", ending)
+                reason = "died"
             finally:
                 self._departed(worker)
+                # Not here: a process may take its time to end, and its successor need not wait for that.
+                self._bury(worker)
+            if self._on_worker_lost:
+                self._on_worker_lost(reason)
             worker = await self._replace(seat)
             self._arrived(worker)
 
@@ -194,11 +213,21 @@ class LocalPool:
         delay = _FIRST_DELAY
         while True:
             try:
-                return await WorkerProcess.spawn(seat.start, seat.variables)
+                return await WorkerProcess.spawn(seat.start, seat.variables, self._timeouts)
             except PoolStartError as error:
                 _logger.warning("cannot start a worker, trying again in %.1f s: %s", delay, error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LAST_DELAY)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        burial = asyncio.create_task(self._see_off(worker))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    async def _see_off(self, worker: WorkerProcess) -> None:
+        ending = await worker.bury()
+        if not self._stopped:
+            _logger.warning("%s; another takes its place", ending)
 
     def _release(self, worker: WorkerProcess) -> None:
         self._free.append(worker)
@@ -220,9 +249,9 @@ class LocalPool:
             self._on_workers_changed(len(self._ready), len(self._seats))
 
 
-async def _spawn_all(seats: list[_Seat]) -> list[WorkerProcess]:
+async def _spawn_all(seats: list[_Seat], timeouts: Timeouts) -> list[WorkerProcess]:
     """Starts a worker for each seat; all of them or none."""
-    spawns = [asyncio.create_task(WorkerProcess.spawn(seat.start, seat.variables)) for seat in seats]
+    spawns = [asyncio.create_task(WorkerProcess.spawn(seat.start, seat.variables, timeouts)) for seat in seats]
     try:
         return await asyncio.gather(*spawns)
     except BaseException:
@@ -231,7 +260,7 @@ async def _spawn_all(seats: list[_Seat]) -> list[WorkerProcess]:
                 spawn.cancel()
         for spawned in await asyncio.gather(*spawns, return_exceptions=True):
             if isinstance(spawned, WorkerProcess):
-                await spawned.close()
+                await spawned.bury()
         raise
 
 

@@ -1,10 +1,14 @@
 """The worker process: `python -m archscore_server.pool.worker`, started by the pool, spoken to over stdin and stdout.
 
-It ends when its stdin closes, in the middle of a batch too: no worker outlives its front end, however that died.
+It ends when its stdin closes, in the middle of a batch too: no worker outlives its front end, however that died. A
+thread of its own gives signs of life, whatever the engine is at; they cease when the process is stopped, and when
+something holds on to the interpreter.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import queue
 import signal
@@ -12,12 +16,15 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from archscore_server.pool._base import Batch
 from archscore_server.pool._messages import (
     BatchDone,
     BatchFailed,
+    Beat,
+    DeviceBroken,
     Engine,
     Results,
     Start,
@@ -25,6 +32,11 @@ from archscore_server.pool._messages import (
     encode,
     receive,
 )
+
+#: Where memory runs short on the machine, the kernel is to take a worker, which is replaced, and not the front end.
+_OOM_SCORE_ADJ = 500
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Channel:
@@ -34,6 +46,7 @@ class Channel:
         """Takes stdin and stdout for itself, and begins to listen."""
         source = os.fdopen(os.dup(0), "rb")
         self._sink = os.fdopen(os.dup(1), "wb")
+        self._sending = threading.Lock()
         # What a library prints must not end up among the messages.
         os.dup2(2, 1)
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
@@ -46,9 +59,21 @@ class Channel:
         return self._inbox.get()
 
     def send(self, message: object) -> None:
-        """Sends a message."""
-        self._sink.write(encode(message))
-        self._sink.flush()
+        """Sends a message. Threads may send at once: messages never mix."""
+        encoded = encode(message)
+        with self._sending:
+            self._sink.write(encoded)
+            self._sink.flush()
+
+    def beat(self, interval: float) -> None:
+        """Gives a sign of life now and every so many seconds, from a thread of its own."""
+        threading.Thread(target=self._beat, args=(interval,), name="beat", daemon=True).start()
+
+    def _beat(self, interval: float) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the front end is gone: the listener ends the process
+            while True:
+                self.send(Beat())
+                time.sleep(interval)
 
     def _listen(self, source: BinaryIO) -> None:
         try:
@@ -74,7 +99,11 @@ def run_batch(engine: Engine, batch: Batch, channel: Channel) -> None:
             channel.send(Results(results))
     except Exception:  # noqa: BLE001 -- reported to the front end, which knows what to do
         message = traceback.format_exc()
-        engine.check()
+        try:
+            engine.check()
+        except Exception as error:
+            channel.send(DeviceBroken(f"{error!r} after {message}"))
+            raise
         channel.send(BatchFailed(message))
     else:
         channel.send(BatchDone(time.perf_counter() - started))
@@ -85,8 +114,11 @@ def main() -> None:
     # A terminal or a service manager signals the whole group; when workers end is the front end's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_before_the_front_end()
+    _die_with_the_front_end()
     channel = Channel()
     start: Start = channel.receive()
+    channel.beat(start.beat)
     try:
         engine = start.load(start.device, start.threads, start.data_dir)
     except Exception as error:  # noqa: BLE001 -- reported to the front end, which knows what to do
@@ -95,6 +127,19 @@ def main() -> None:
     channel.send(engine.hello)
     while True:
         run_batch(engine, channel.receive(), channel)
+
+
+def _die_before_the_front_end() -> None:
+    adjustment = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        if int(adjustment.read_text(encoding="ascii")) < _OOM_SCORE_ADJ:
+            adjustment.write_text(str(_OOM_SCORE_ADJ), encoding="ascii")
+
+
+def _die_with_the_front_end() -> None:
+    """Has the kernel kill this process when its front end ends: one that is stopped or hangs cannot see it."""
+    with contextlib.suppress(OSError, AttributeError):  # not on Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,24 @@
 """A score is a function of architecture, proxy and config alone."""
 
+import gc
 import json
+import pickle
 import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from archscore.spaces import nasbench201
+from archscore.spaces import Architecture, nasbench201, zennas
 from archscore_server.engine import (
+    ArchitectureTooLargeError,
     ConfigError,
     DatasetNotFoundError,
     Datasets,
@@ -23,7 +28,9 @@ from archscore_server.engine import (
     Precision,
     evaluate,
     evaluate_stacks,
+    predicted_bytes,
 )
+from archscore_server.engine import evaluation as engine_evaluation
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.statistics import MINIBATCHES, Pass
 from golden_cases import tolerance
@@ -222,6 +229,152 @@ def test_a_pass_that_reads_two_minibatches_needs_twice_the_images(
 def test_a_dataset_that_is_not_there_is_refused() -> None:
     with pytest.raises(DatasetNotFoundError, match="cifar-10-batches-py/data_batch_1"):
         evaluate([HALF_DEAD], ["snip"], EvaluationConfig(dataset="cifar10"))
+
+
+CONNECTED = [cell for cell in CELLS if cell.connected]
+
+Fault = Callable[[Sequence[Architecture]], Exception | None]
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], list[int]]:
+    """Lets stacks fail: calls what it is given with the architectures of each, and raises what that returns.
+
+    Answers with the sizes of the stacks that were tried, in order.
+    """
+    evaluate_stack = engine_evaluation._evaluate_stack
+
+    def install(fault: Fault) -> list[int]:
+        tried: list[int] = []
+
+        def faulty(architectures: Sequence[Architecture], *arguments: Any) -> Any:
+            tried.append(len(architectures))
+            error = fault(architectures)
+            if error:
+                raise error
+            return evaluate_stack(architectures, *arguments)
+
+        monkeypatch.setattr(engine_evaluation, "_evaluate_stack", faulty)
+        return tried
+
+    return install
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory: you tried to allocate 8"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    ),
+]
+
+
+def assert_equal(evaluations: Sequence[Evaluation], expected: Sequence[Evaluation]) -> None:
+    for own, other in zip(evaluations, expected, strict=True):
+        for name, score in own.scores.items():
+            assert score.outcome is other.scores[name].outcome
+            if score.value is not None:
+                assert relative(score.value, other.scores[name].value) <= 1e-9, name
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[-24:])
+def test_a_stack_that_runs_out_of_memory_shrinks_and_scores_stay(
+    fault: Callable[[Fault], list[int]], error: Exception
+) -> None:
+    cells, proxies = CONNECTED[:11], ["tcet", "snip", "synflow"]
+    expected = evaluate(cells, proxies, config(Precision.FLOAT64))
+    tried = fault(lambda stack: error if len(stack) > 2 else None)
+    assert_equal(evaluate(cells, proxies, config(Precision.FLOAT64), stack_size=8), expected)
+    assert tried == [8, 4, 2, 2, 2, 2, 2, 1], "later stacks keep the smaller size"
+
+
+def test_repeats_of_one_architecture_shrink_too(fault: Callable[[Fault], list[int]]) -> None:
+    own = EvaluationConfig(batch_size=2, resolution=8, repeats=5, network=zennas.NetworkConfig())
+    expected = evaluate([zennas.START], ["snip"], own, stack_size=5)
+    tried = fault(lambda stack: MemoryError() if len(stack) > 3 else None)
+    [score] = [one.scores["snip"] for one in evaluate([zennas.START], ["snip"], own, stack_size=5)]
+    assert score.value == pytest.approx(expected[0].scores["snip"].value, rel=1e-5)
+    assert tried == [5, 3, 2]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_network_that_runs_out_alone_does_not_stop_the_others(
+    fault: Callable[[Fault], list[int]], repeats: int
+) -> None:
+    own = EvaluationConfig(batch_size=4, network=NETWORK, repeats=repeats, precision=Precision.FLOAT64)
+    cells, culprit = CONNECTED[:5], CONNECTED[2]
+    expected = evaluate(cells, ["snip"], own)
+    tried = fault(lambda stack: MemoryError() if culprit in stack else None)
+    results = dict(pair for stack in evaluate_stacks(cells, ["snip"], own, stack_size=4) for pair in stack)
+    error = results.pop(2)
+    assert isinstance(error, ArchitectureTooLargeError)
+    assert error.needed > error.available > 0
+    assert sorted(results) == [0, 1, 3, 4]
+    assert_equal([results[place] for place in (0, 1, 3, 4)], [expected[place] for place in (0, 1, 3, 4)])
+    assert tried[:5] == [4, 2, 2, 1, 1]
+    with pytest.raises(ArchitectureTooLargeError):
+        evaluate(cells, ["snip"], own)
+
+
+def test_one_seed_that_runs_out_alone_is_enough(fault: Callable[[Fault], list[int]]) -> None:
+    own = EvaluationConfig(batch_size=2, resolution=8, repeats=5, network=zennas.NetworkConfig())
+    tried = fault(lambda stack: MemoryError())
+    [[(_, error)]] = evaluate_stacks([zennas.START], ["snip"], own, stack_size=5)
+    assert isinstance(error, ArchitectureTooLargeError)
+    assert tried == [5, 3, 2, 1]
+
+
+def test_a_network_that_is_known_not_to_fit_does_not_stop_the_others() -> None:
+    own = config(Precision.FLOAT64)
+    small = nasbench201.parse("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
+    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    available = predicted_bytes(largest, ["snip"], own) - 1
+    stacks = evaluate_stacks([small, largest, DISCONNECTED], ["snip"], own, available_bytes=available)
+    results = dict(pair for stack in stacks for pair in stack)
+    error = results.pop(1)
+    assert isinstance(error, ArchitectureTooLargeError)
+    assert (error.needed, error.available) == (available + 1, available)
+    [first, second] = evaluate([small, DISCONNECTED], ["snip"], own)
+    assert results == {0: first, 2: second}
+
+
+def test_other_errors_are_raised(fault: Callable[[Fault], list[int]]) -> None:
+    tried = fault(lambda stack: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        evaluate(CONNECTED[:4], ["snip"], config(Precision.FLOAT32), stack_size=4)
+    assert tried == [4]
+
+
+def test_what_a_failed_attempt_held_is_free_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tensor:
+        """Stands for what a stack allocates."""
+
+    evaluate_stack = engine_evaluation._evaluate_stack
+    held: list[weakref.ref[Tensor]] = []
+
+    def faulty(architectures: Sequence[Architecture], *arguments: Any) -> Any:
+        assert all(reference() is None for reference in held)
+        tensor = Tensor()
+        if len(architectures) > 1:
+            tensor.graph = [tensor]  # type: ignore[attr-defined]
+            held.append(weakref.ref(tensor))
+            raise MemoryError
+        return evaluate_stack(architectures, *arguments)
+
+    monkeypatch.setattr(engine_evaluation, "_evaluate_stack", faulty)
+    gc.disable()
+    try:
+        next(evaluate_stacks(CONNECTED[:4], ["snip"], config(Precision.FLOAT32), stack_size=4))
+    finally:
+        gc.enable()
+    assert len(held) == 2
+
+
+def test_that_a_network_is_too_large_can_be_sent_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(ArchitectureTooLargeError(20, 10)))
+    assert (type(error), error.needed, error.available) == (ArchitectureTooLargeError, 20, 10)
+    assert str(error) == str(ArchitectureTooLargeError(20, 10))
 
 
 WITHOUT_THE_REST = """

@@ -48,6 +48,10 @@ class ArchitectureTooLargeError(ValueError):
         self.needed = needed
         self.available = available
 
+    def __reduce__(self) -> tuple[type[ArchitectureTooLargeError], tuple[int, int]]:
+        """Pickles: workers send it to the front end."""
+        return type(self), (self.needed, self.available)
+
 
 def predicted_bytes(
     architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, *, device: str = "cpu"
