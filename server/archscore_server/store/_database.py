@@ -168,6 +168,8 @@ class Database:
                 "SELECT architecture, context, proxy, proxy_version FROM scores ORDER BY used LIMIT ?", (limit,)
             ).fetchall()
             remove(connection, victims)
+            if not victims:  # whatever the contexts say, nothing refers to them
+                connection.execute("DELETE FROM contexts")
         return count(connection)
 
     def _write_context(

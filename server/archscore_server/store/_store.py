@@ -338,6 +338,8 @@ class Store:
     async def _fail(self, what: str, error: _FailedError) -> None:
         """Goes on without the file, for a while or for good. Warns once an outage."""
         before = self._state
+        if before in (_State.OFF, _State.CLOSED):
+            return
         if error.may_pass:
             self._state = _State.DOWN
             self._something_waits.set()
@@ -349,7 +351,7 @@ class Store:
                     error,
                     self._retry_seconds,
                 )
-        elif before is not _State.OFF:
+        else:
             self._state = _State.OFF
             self._readable = False
             self._uses.clear()
