@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
-from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Score
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig, Outcome, Score
 from archscore_server.pool import (
     Batch,
     BatchFailedError,
@@ -22,6 +23,9 @@ from archscore_server.pool import (
 )
 from archscore_server.pool._base import OnResults
 from archscore_server.pool._messages import Hello
+
+#: Seconds that a puppet takes for each result of a batch that is to be slow.
+SLOW = 0.4
 
 
 async def settle() -> None:
@@ -129,8 +133,10 @@ class PuppetPool:
 class PuppetEngine:
     """An engine for worker processes: reports one result a stack, and does what the one proxy of a batch is called.
 
-    "pid" and "threads" score the process id and OMP_NUM_THREADS, "print" prints, "exit" and "kill" end the process.
-    After the first result "hang" does nothing for ever, "raise" raises, and "break" also breaks the device.
+    "pid" and "threads" score the process id and OMP_NUM_THREADS, "print" prints, "exit" and "kill" end the process,
+    "slow" takes its time for each result, "huge" says that no network fits into memory, "large" reports all at once.
+    After the first result "hang" does nothing for ever, "freeze" keeps the interpreter to itself meanwhile, "stop"
+    stops the process, "raise" raises, and "break" also breaks the device.
     """
 
     def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
@@ -139,8 +145,11 @@ class PuppetEngine:
 
     def evaluate_stacks(
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
-    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+    ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         [proxy] = proxies
+        if proxy == "large":
+            yield [(place, evaluation_of(architecture)) for place, architecture in enumerate(architectures)]
+            return
         for place, architecture in enumerate(architectures):
             match proxy:
                 case "exit":
@@ -149,6 +158,15 @@ class PuppetEngine:
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "hang" if place:
                     time.sleep(3600)
+                case "freeze" if place:
+                    ctypes.PyDLL(None).sleep(3600)
+                case "stop" if place:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                case "slow":
+                    time.sleep(SLOW)
+                case "huge":
+                    yield [(place, ArchitectureTooLargeError(2, 1))]
+                    continue
                 case "raise" | "break" if place:
                     self.broken = proxy == "break"
                     raise ValueError("no such luck")
@@ -161,6 +179,21 @@ class PuppetEngine:
     def check(self) -> None:
         if self.broken:
             raise RuntimeError("the device is broken")
+
+
+class PlannedEngine(PuppetEngine):
+    """An engine for one worker whose starts go as the lines of DATA_DIR/plan say: "go", "exit" or "stop"."""
+
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
+        assert data_dir
+        plan = data_dir / "plan"
+        now, *later = plan.read_text().split()
+        plan.write_text(" ".join(later))
+        if now == "exit":
+            os._exit(9)
+        if now == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        super().__init__(device, threads, data_dir)
 
 
 class UnavailableEngine(PuppetEngine):

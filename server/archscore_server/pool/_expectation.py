@@ -42,10 +42,10 @@ _FLOAT64 = 4.0
 _PAIRS = 512
 
 #: Cost of a network of no size, in 1e9 multiply-accumulates: its weights are drawn, and operations take time to start.
-_OVERHEAD = 1.0
+_OVERHEAD = 0.05
 
 #: Seconds for 1e9 multiply-accumulates, while nothing like it was measured, by kind of device: very slow ones.
-_UNMEASURED: Final = {"cpu": 4.0, "cuda": 0.1}
+_UNMEASURED: Final = {"cpu": 4.0, "cuda": 0.03}
 
 #: Kinds of work remembered.
 _KINDS = 256

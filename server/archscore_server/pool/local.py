@@ -156,7 +156,7 @@ class LocalPool:
         await asyncio.gather(*tasks, return_exceptions=True)
         for worker in list(self._ready):  # of keepers that were cancelled before they ever ran
             self._departed(worker)
-            self._bury(worker)
+            await worker.bury()
         await asyncio.gather(*self._burials)
 
     async def _launch(self) -> None:
@@ -195,15 +195,18 @@ class LocalPool:
     async def _keep(self, seat: _Seat, worker: WorkerProcess) -> None:
         """Keeps a seat taken, for ever."""
         while True:
+            reason: LossReason = "died"
             try:
                 reason = await worker.listen(partial(self._release, worker))
+            except asyncio.CancelledError:
+                self._departed(worker)
+                await worker.bury()
+                raise
             except Exception:
                 _logger.exception("a worker is dismissed")
-                reason = "died"
-            finally:
-                self._departed(worker)
-                # Not here: a process may take its time to end, and its successor need not wait for that.
-                self._bury(worker)
+            self._departed(worker)
+            # Not here: a process may take its time to end, and its successor need not wait for that.
+            self._bury(worker)
             if self._on_worker_lost:
                 self._on_worker_lost(reason)
             worker = await self._replace(seat)

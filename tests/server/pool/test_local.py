@@ -13,22 +13,31 @@ from typing import Any
 
 import pytest
 
-from archscore_server.engine import Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 from archscore_server.pool import (
     Batch,
     BatchFailedError,
     DeviceInfo,
+    LossReason,
     PoolInfo,
     PoolStartError,
     WorkerLostError,
+    _watch,
     local,
 )
+from archscore_server.pool._expectation import Expectation
+from archscore_server.pool._messages import Start as StartMessage
+from archscore_server.pool._process import WorkerProcess
+from archscore_server.pool._watch import Timeouts
 from archscore_server.pool.local import LocalPool
 from archscore_server.scheduler import Item, Scheduler
-from puppets import ExitingEngine, PuppetEngine, UnavailableEngine, cell, evaluation_of
+from puppets import SLOW, ExitingEngine, PlannedEngine, PuppetEngine, UnavailableEngine, cell, evaluation_of
 
 #: Nothing here takes this long: it keeps a test that hangs from hanging for ever.
 PATIENCE = 60
+
+#: Seconds of silence after which workers are taken for hung, where that is what a test is about.
+SILENCE = 1.5
 
 
 def batch(proxy: str, *indices: int) -> Batch:
@@ -76,7 +85,7 @@ async def start() -> AsyncIterator[Start]:
     pools = []
 
     async def start(workers: int = 1, **kwargs: Any) -> LocalPool:
-        pool = LocalPool(device="cpu", workers=workers, threads=1, load=PuppetEngine, **kwargs)
+        pool = LocalPool(device="cpu", workers=workers, threads=1, **{"load": PuppetEngine, **kwargs})
         pools.append(pool)
         async with asyncio.timeout(PATIENCE):
             await pool.start()
@@ -92,6 +101,10 @@ def children() -> set[int]:
     """Processes that the main thread has started."""
     pid = os.getpid()
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def oom_score_adj(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
 def belongings() -> tuple[set[int], int, int, int]:
@@ -189,23 +202,30 @@ async def test_a_batch_that_raises_fails_and_its_worker_lives_on(start: Start) -
 
 
 @pytest.mark.parametrize(
-    ("proxy", "ending"),
+    ("proxy", "ending", "reason"),
     [
-        ("exit", "ended with exit code 7"),
-        ("kill", "was killed by SIGKILL"),
-        ("break", "reported a device error: .*the device is broken"),
+        ("exit", "ended with exit code 7", "died"),
+        ("kill", "was killed by SIGKILL", "died"),
+        ("break", "reported a device error: .*the device is broken", "device_error"),
+        ("stop", "hung and is killed: it was silent", "hung"),
+        ("freeze", "hung and is killed: it was silent", "hung"),
     ],
 )
-async def test_a_worker_that_ends_is_replaced(start: Start, proxy: str, ending: str) -> None:
+async def test_a_worker_that_is_lost_is_replaced(start: Start, proxy: str, ending: str, reason: LossReason) -> None:
     readiness = Readiness()
-    pool = await start(on_workers_changed=readiness)
+    reasons: list[LossReason] = []
+    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
     pid = await pid_of(pool)
+    results = Results()
     async with asyncio.timeout(PATIENCE):
-        with pytest.raises(WorkerLostError, match=ending):
-            await pool.run(batch(proxy, 1, 2), Results())
+        with pytest.raises(WorkerLostError, match=ending) as caught:
+            await pool.run(batch(proxy, 1, 2), results)
         assert await pid_of(pool) != pid
+    assert caught.value.reason == reason
+    assert reasons == [reason]
     assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
-    assert pool.slots == 1
+    assert (pool.slots, pool.ready_workers) == (1, 1)
+    assert results.stacks == ([] if proxy in ("exit", "kill") else [[(0, evaluation_of(cell(1)))]])
 
 
 async def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(start: Start) -> None:
@@ -233,6 +253,164 @@ async def test_a_worker_killed_while_it_is_free_is_replaced(start: Start) -> Non
         await readiness.until(0)
         await readiness.until(1)
         assert await pid_of(pool) != pid
+
+
+async def test_a_worker_stopped_while_it_is_free_is_replaced(start: Start) -> None:
+    readiness = Readiness()
+    reasons: list[LossReason] = []
+    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
+    pid = await pid_of(pool)
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE):
+        await readiness.until(0)
+        await readiness.until(1)
+        assert await pid_of(pool) != pid
+    assert reasons == ["hung"]
+    assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
+
+
+async def test_a_batch_that_never_ends_is_ended(start: Start) -> None:
+    """An endless kernel: signs of life go on."""
+    pool = await start(batch_timeout=0.5)
+    results = Results()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(WorkerLostError, match="far longer than it should") as caught:
+            await pool.run(batch("hang", 1, 2), results)
+        assert caught.value.reason == "hung"
+        assert len(results.stacks) == 1
+        await pool.run(batch("tcet", 1), results)
+
+
+async def test_a_batch_that_never_ends_is_ended_though_nobody_waits_for_it(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(batch_timeout=0.5, on_workers_changed=readiness)
+    results = Results()
+    run = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
+    async with asyncio.timeout(PATIENCE):
+        await results.first.wait()
+        run.cancel()
+        await readiness.until(0)
+        await readiness.until(1)
+    await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_a_slow_batch_that_reports_its_stacks_is_left_alone(start: Start) -> None:
+    reasons: list[LossReason] = []
+    pool = await start(batch_timeout=3 * SLOW, on_worker_lost=reasons.append)
+    results = Results()
+    async with asyncio.timeout(PATIENCE):
+        await pool.run(batch("slow", *range(8)), results)
+    assert len(results.stacks) == 8
+    assert not reasons
+
+
+async def test_that_a_network_does_not_fit_is_a_result(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    await pool.run(batch("huge", 1, 2), results)
+    errors = [error for [(_, error)] in results.stacks]
+    assert [(type(error), error.needed) for error in errors] == [(ArchitectureTooLargeError, 2)] * 2  # type: ignore[attr-defined]
+
+
+async def test_a_batch_waits_for_the_successor_of_a_dead_worker(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(on_workers_changed=readiness)
+    os.kill(await pid_of(pool), signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await readiness.until(0)
+        assert pool.ready_workers == 0
+        run = asyncio.create_task(pid_of(pool))
+        await readiness.until(1)
+        assert not run.done()
+        [successor] = children()
+        assert await run == successor
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_worker_that_is_lost_while_it_starts_is_tried_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    readiness = Readiness()
+    reasons: list[LossReason] = []
+    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
+    monkeypatch.setattr(_watch, "_LEAST_START_SILENCE", 0)
+    first = await pid_of(pool)
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: bool(children() - {first}))
+        [second] = children() - {first}
+        os.kill(second, number)
+        await readiness.until(0)
+        await readiness.until(1)
+        assert await pid_of(pool) not in {first, second}
+    assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
+    assert reasons == ["died"], "a start that fails is no worker that was lost"
+
+
+async def test_a_start_that_hangs_or_fails_is_tried_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan"
+    plan.write_text("go stop exit go")
+    pool = await start(load=PlannedEngine, data_dir=tmp_path, heartbeat_timeout=SILENCE)
+    monkeypatch.setattr(_watch, "_LEAST_START_SILENCE", 0)
+    pid = await pid_of(pool)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: not plan.read_text())
+        assert await pid_of(pool) != pid
+    assert pool.ready_workers == 1
+
+
+async def test_a_pool_whose_workers_hang_as_they_start_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = children()
+    (tmp_path / "plan").write_text("stop")
+    monkeypatch.setattr(_watch, "_LEAST_START_SILENCE", 0)
+    pool = LocalPool(
+        device="cpu", workers=1, threads=1, load=PlannedEngine, data_dir=tmp_path, heartbeat_timeout=SILENCE
+    )
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(PoolStartError, match="hung before it was ready"):
+            await pool.start()
+    assert children() == before
+
+
+async def test_workers_killed_again_and_again_are_replaced_each_time(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(on_workers_changed=readiness)
+    pids = set()
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(10):
+            pid = await pid_of(pool)
+            pids.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            await readiness.until(0)
+            await readiness.until(1)
+        pids.add(await pid_of(pool))
+    assert len(pids) == 11
+    assert readiness.heard == [(1, 1)] + [(0, 1), (1, 1)] * 10
+
+
+async def test_signs_of_life_do_not_mix_with_large_messages() -> None:
+    start = StartMessage(PuppetEngine, "cpu", 1, None, beat=0.0001)
+    work = batch("large", *range(15_625))
+    results = Results()
+    async with asyncio.timeout(PATIENCE):
+        worker = await WorkerProcess.spawn(start, {}, Timeouts(PATIENCE, PATIENCE))
+        listening = asyncio.create_task(worker.listen(lambda: None))
+        for _ in range(5):
+            await worker.run(work, results, Expectation().of(work, "cpu"))
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await worker.bury()
+    assert [len(stack) for stack in results.stacks] == [15_625] * 5
+
+
+async def test_the_kernel_prefers_workers_when_memory_runs_out(start: Start) -> None:
+    pool = await start()
+    assert oom_score_adj(await pid_of(pool)) >= 500
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -320,14 +498,27 @@ async def test_stop_right_after_start_leaves_nothing() -> None:
 
 async def test_stop_leaves_no_process_no_thread_and_no_file() -> None:
     async def use() -> None:
-        pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
+        readiness = Readiness()
+        pool = LocalPool(
+            device="cpu",
+            workers=2,
+            threads=1,
+            load=PuppetEngine,
+            heartbeat_timeout=SILENCE,
+            on_workers_changed=readiness,
+        )
         await pool.start()
+        for proxy in ("stop", "kill"):
+            with pytest.raises(WorkerLostError):
+                await pool.run(batch(proxy, 1, 2), Results())
+        await readiness.until(2)
         results = Results()
         hanging = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
         await results.first.wait()
         await pool.run(batch("tcet", 1, 2), Results())
         waiting = [asyncio.create_task(pool.run(batch("hang", 3, 4), Results())) for _ in range(2)]
         await asyncio.sleep(0)
+        os.kill(max(children()), signal.SIGSTOP)
         await pool.stop()
         for run in (hanging, *waiting):
             with pytest.raises(WorkerLostError):
@@ -341,10 +532,12 @@ async def test_stop_leaves_no_process_no_thread_and_no_file() -> None:
         await until(lambda: all(now <= then for now, then in zip(belongings(), before, strict=True)))
 
 
-def test_workers_do_not_outlive_a_front_end_that_is_killed() -> None:
+@pytest.mark.parametrize("proxy", ["hang", "freeze", "stop"])
+def test_workers_do_not_outlive_a_front_end_that_is_killed(proxy: str) -> None:
     script = textwrap.dedent(
         """
         import asyncio
+        import sys
         from archscore_server.engine import EvaluationConfig
         from archscore_server.pool import Batch
         from archscore_server.pool.local import LocalPool
@@ -353,14 +546,14 @@ def test_workers_do_not_outlive_a_front_end_that_is_killed() -> None:
         async def main():
             pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine)
             await pool.start()
-            hang = Batch((cell(1), cell(2)), ("hang",), EvaluationConfig())
+            hang = Batch((cell(1), cell(2)), (sys.argv[1],), EvaluationConfig())
             await pool.run(hang, lambda results: print("hangs", flush=True))
 
         asyncio.run(main())
         """
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, proxy],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
