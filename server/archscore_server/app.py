@@ -18,17 +18,20 @@ from archscore_server.engine import Datasets
 from archscore_server.engine import proxies as registry
 from archscore_server.health import Health
 from archscore_server.interceptor import CallInterceptor
+from archscore_server.library import Library, RecordingPool
 from archscore_server.metrics import Metrics, MetricsPage
-from archscore_server.pool import Pool, PoolStartError
+from archscore_server.pool import LossReason, Pool, PoolStartError
 from archscore_server.scheduler import Scheduler
 from archscore_server.scoring import Scoring
 from archscore_server.service import SERVICE_NAME, ScoringService
+from archscore_server.store import Store
 
 #: Seconds for answers to leave once everything has one. Short, since an open health Watch takes all of it.
 _LAST_WORDS = 0.5
 
-#: Makes the pool of a server; the pool calls back with (ready, all) workers whenever the first number changes.
-MakePool = Callable[[Settings, Callable[[int, int], None]], Pool]
+#: Makes the pool of a server. The pool calls back with (ready, all) workers whenever the first number changes, and with
+#: the reason whenever it loses one.
+MakePool = Callable[[Settings, Callable[[int, int], None], Callable[[LossReason], None]], Pool]
 
 
 class StartError(Exception):
@@ -51,16 +54,22 @@ class Server:
         self.metrics_port = 0
         self._settings = settings
         self._health = Health([SERVICE_NAME])
-        pool = make_pool(settings, self._workers_changed)
+        pool = make_pool(settings, self._workers_changed, self.metrics.worker_lost)
+        self._catalogue = Catalogue(Datasets(settings.data_dir))
+        self._store = Store(
+            settings.store,
+            max_scores=settings.max_stored_scores,
+            observer=self.metrics,
+        )
+        library = Library(self._store, self._catalogue, pool)
         self._scheduler = Scheduler(
-            pool,
+            RecordingPool(pool, library),
             max_queued=settings.limits.max_queued_architectures,
             batch_delay=settings.batch_delay,
             max_batch=settings.max_batch,
             observer=self.metrics,
         )
-        self._catalogue = Catalogue(Datasets(settings.data_dir))
-        self._scoring = Scoring(self._scheduler, self.metrics, settings.limits, pool)
+        self._scoring = Scoring(self._scheduler, library, self.metrics, settings.limits, pool)
         self._grpc = grpc.aio.server(interceptors=[CallInterceptor(self.metrics)], options=settings.grpc_options)
         service = ScoringService(self._scoring, pool, self._catalogue, settings.limits)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, self._grpc)
@@ -79,11 +88,15 @@ class Server:
         self._open_ports()
         await self._grpc.start()
         try:
-            await asyncio.gather(self._catalogue.scan(), self._scheduler.start())
+            await asyncio.gather(self._store.open(), self._catalogue.scan(), self._scheduler.start())
         except PoolStartError as error:
             raise StartError(f"the workers cannot start: {error}") from error
         self._scoring.open()
         await self._health.open()
+
+    async def leave(self) -> None:
+        """Asks load balancers to go elsewhere; requests are still taken."""
+        await self._health.close()
 
     async def drain(self) -> None:
         """Refuses new work and returns when all work in progress has been answered."""
@@ -100,6 +113,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._scoring.idle(), _LAST_WORDS)
         await self._grpc.stop(_LAST_WORDS)
+        await self._store.close()
         if self._page:
             await asyncio.to_thread(self._page.close)
 

@@ -14,6 +14,7 @@ from archscore_server import logs
 from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
 from archscore_server.run import serve
+from archscore_server.store_cli import store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,9 +59,11 @@ def _limit_options(command: F) -> F:
 _PORT = click.IntRange(0, 65_535)
 _COUNT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
+_POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(
+@click.group(
+    invoke_without_command=True,
     context_settings={"auto_envvar_prefix": "ARCHSCORE", "show_default": True, "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="archscore-server")
@@ -94,22 +97,55 @@ _SECONDS = click.FloatRange(min=0)
     help="Seconds to wait for more before a batch starts that is not full.",
 )
 @click.option(
+    "--heartbeat-timeout",
+    type=_POSITIVE_SECONDS,
+    default=_DEFAULTS.heartbeat_timeout,
+    help="Seconds of silence after which a worker is taken to hang, and replaced.",
+)
+@click.option(
+    "--batch-timeout",
+    type=_POSITIVE_SECONDS,
+    default=_DEFAULTS.batch_timeout,
+    help="Seconds that a batch gets at least, whatever it should take, before its worker is taken to hang.",
+)
+@click.option(
+    "--store",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_default="in memory only",
+    help="File in which scores are kept, made if it is not there.",
+)
+@click.option(
+    "--max-stored-scores",
+    type=_COUNT,
+    default=_DEFAULTS.max_stored_scores,
+    help="Scores that are kept at most; the least recently used go first.",
+)
+@click.option(
+    "--lame-duck",
+    type=_SECONDS,
+    default=_DEFAULTS.lame_duck,
+    help="Seconds after SIGTERM in which requests are still taken, while health says NOT_SERVING.",
+)
+@click.option(
     "--grace",
     type=_SECONDS,
     default=_DEFAULTS.grace,
-    help="Seconds that work in progress may take after SIGTERM or SIGINT. A second signal stops at once.",
+    help="Seconds that work in progress may take after that, or after SIGINT. A second signal stops at once.",
 )
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
 )
 @_limit_options
-def main(log_level: str, **options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, log_level: str, **options: Any) -> None:
     """Serves zero-cost scores of neural architectures over gRPC.
 
     Every option can be set by an environment variable: ARCHSCORE_ and its name, as in ARCHSCORE_METRICS_PORT. One line
     on stdout says where the server listens once it is ready; the log goes to stderr. Exits with 0 when it was stopped
     by a signal, with 2 when it cannot start.
     """
+    if context.invoked_subcommand:
+        return
     limits = Limits(**{field: options.pop(option.replace("-", "_")) for option, field, _, _ in _LIMITS})
     settings = Settings(**options, limits=limits)
     logs.configure(log_level.upper())
@@ -123,3 +159,6 @@ def main(log_level: str, **options: Any) -> None:
         asyncio.run(serve(settings, announce))
     except StartError as error:
         raise _CannotStart(str(error)) from error
+
+
+main.add_command(store)

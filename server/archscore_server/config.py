@@ -54,7 +54,12 @@ class Settings:
         threads: CPU threads of each worker; None lets the pool choose.
         max_batch: architectures in a batch at most; None lets the pool choose.
         batch_delay: seconds that a free worker waits for more compatible work at most.
-        grace: seconds that work in flight may take after the first SIGTERM.
+        heartbeat_timeout: seconds of silence after which a worker is taken to hang.
+        batch_timeout: seconds that a batch may take at least, before its worker is taken to hang.
+        store: file of the score store; None keeps scores in memory.
+        max_stored_scores: scores that are kept at most.
+        lame_duck: seconds after SIGTERM in which requests are still taken, while health says NOT_SERVING.
+        grace: seconds that work in flight may take after that.
         limits: what requests may ask for.
     """
 
@@ -68,6 +73,11 @@ class Settings:
     threads: int | None = None
     max_batch: int | None = None
     batch_delay: float = 0.002
+    heartbeat_timeout: float = 30.0
+    batch_timeout: float = 60.0
+    store: Path | None = None
+    max_stored_scores: int = 10_000_000
+    lame_duck: float = 3.0
     grace: float = 20.0
     limits: Limits = field(default_factory=Limits)
 

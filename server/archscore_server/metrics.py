@@ -16,6 +16,7 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from archscore_server.pool import LossReason
 from archscore_server.scheduler import BatchReason, RetryReason
 
 _RPC_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -80,6 +81,25 @@ class Metrics:
         self._workers_ready = Gauge(
             "archscore_workers_ready", "Worker processes that can take a batch or are at one", registry=self.registry
         )
+        self._workers_lost = Counter(
+            "archscore_workers_lost",
+            "Worker processes that were lost and replaced, by why",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._store_scores = Counter(
+            "archscore_store_scores",
+            "Scores that the store was asked for, or was to keep, by what came of it",
+            ["result"],
+            registry=self.registry,
+        )
+        self._store_write_failures = Counter(
+            "archscore_store_write_failures", "Transactions that the store could not write", registry=self.registry
+        )
+        self._store_entries = Gauge("archscore_store_entries", "Scores in the store", registry=self.registry)
+        self._store_up = Gauge(
+            "archscore_store_up", "Whether the store can be read and written: 1, or 0", registry=self.registry
+        )
 
     def architectures_ended(self, space: str, outcome: ArchitectureOutcome, count: int = 1) -> None:
         """So many architectures of a search space got this outcome."""
@@ -95,6 +115,38 @@ class Metrics:
         """So many workers, of so many, are ready now."""
         self._workers.set(workers)
         self._workers_ready.set(ready)
+
+    def worker_lost(self, reason: LossReason) -> None:
+        """A worker is gone, and another is being started."""
+        self._workers_lost.labels(reason).inc()
+
+    def store_hits(self, count: int) -> None:
+        """So many scores that were asked for were in the store."""
+        self._store_scores.labels("hit").inc(count)
+
+    def store_misses(self, count: int) -> None:
+        """So many scores that were asked for were not in the store."""
+        self._store_scores.labels("miss").inc(count)
+
+    def store_written(self, count: int) -> None:
+        """So many scores were written."""
+        self._store_scores.labels("written").inc(count)
+
+    def store_dropped(self, count: int) -> None:
+        """So many scores were given up unwritten."""
+        self._store_scores.labels("dropped").inc(count)
+
+    def store_write_failed(self) -> None:
+        """A transaction could not be written."""
+        self._store_write_failures.inc()
+
+    def store_entries_changed(self, entries: int) -> None:
+        """The store holds so many scores now."""
+        self._store_entries.set(entries)
+
+    def store_state_changed(self, up: bool) -> None:
+        """The store can, or can no longer, be read and written."""
+        self._store_up.set(up)
 
     def queue_depth_changed(self, queued: int) -> None:
         """So many architectures wait now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from archscore.spaces import Description, SearchSpace
 from archscore.v1 import scoring_pb2
@@ -17,11 +17,22 @@ from archscore_server.pool import PoolInfo
 from archscore_server.requests import default_config
 
 
-def evaluation_message(
-    evaluation: Evaluation, proxies: Sequence[str], fingerprint: scoring_pb2.Fingerprint | None
-) -> scoring_pb2.Evaluation:
-    """The scores of an architecture in the order in which the proxies were asked for."""
-    message = scoring_pb2.Evaluation(fingerprint=fingerprint)
+def write_evaluation(
+    message: scoring_pb2.Evaluation,
+    evaluation: Evaluation,
+    proxies: Sequence[str],
+    fingerprint: scoring_pb2.Fingerprint | None,
+    stored: Set[str],
+) -> None:
+    """Writes the scores of an architecture, in the order in which the proxies were asked for.
+
+    Args:
+        message: where; in place, since to copy a message takes longer than to fill it.
+        evaluation: the scores.
+        proxies: as asked.
+        fingerprint: what they depend on.
+        stored: the proxies whose scores came from the store.
+    """
     for name in proxies:
         score = evaluation.scores[name]
         message.scores.add(
@@ -29,8 +40,10 @@ def evaluation_message(
             outcome=enums.OUTCOME.write(score.outcome),
             value=score.value,
             standard_error=score.standard_error,
+            stored=name in stored,
         )
-    return message
+    if fingerprint:
+        message.fingerprint.CopyFrom(fingerprint)
 
 
 def config_message(config: EvaluationConfig, space: SearchSpace) -> scoring_pb2.EvaluationConfig:

@@ -11,7 +11,7 @@ from typing import Any
 
 from archscore_server.app import Server
 from archscore_server.config import Settings
-from archscore_server.pool import Pool
+from archscore_server.pool import LossReason, Pool
 from archscore_server.pool.local import LocalPool
 
 _logger = logging.getLogger(__name__)
@@ -19,6 +19,8 @@ _logger = logging.getLogger(__name__)
 
 async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     """Runs a server until SIGTERM or SIGINT; the second one does not wait for work in progress.
+
+    SIGTERM comes from a service manager: load balancers get a while to notice. SIGINT comes from a terminal.
 
     Args:
         settings: how to run.
@@ -28,23 +30,39 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
         StartError: the server cannot start.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
+    lame_duck = settings.lame_duck
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal lame_duck
+        if number == signal.SIGINT:
+            lame_duck = 0.0
         (hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     server = Server(settings, _local_pool)
     try:
         if await _ends_before(stop, server.start()):
             announce(server)
             await stop.wait()
-            _logger.info("stopping: work in progress has %g s", settings.grace)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(_ends_before(hurry, server.drain()), settings.grace)
+            await _wind_down(server, settings, lame_duck, hurry)
     finally:
         await server.stop()
     _logger.info("stopped")
+
+
+async def _wind_down(server: Server, settings: Settings, lame_duck: float, hurry: asyncio.Event) -> None:
+    """Lets a server finish its work, unless there is a hurry."""
+    await server.leave()
+    if lame_duck:
+        _logger.info("stopping in %g s: requests are still taken until then", lame_duck)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), lame_duck)
+    if hurry.is_set():
+        return
+    _logger.info("stopping: work in progress has %g s", settings.grace)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_ends_before(hurry, server.drain()), settings.grace)
 
 
 async def _ends_before(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -62,12 +80,17 @@ async def _ends_before(event: asyncio.Event, work: Coroutine[Any, Any, None]) ->
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _local_pool(settings: Settings, on_workers_changed: Callable[[int, int], None]) -> Pool:
+def _local_pool(
+    settings: Settings, on_workers_changed: Callable[[int, int], None], on_worker_lost: Callable[[LossReason], None]
+) -> Pool:
     """The pool of worker processes on this machine."""
     return LocalPool(
         device=settings.device,
         workers=settings.workers,
         threads=settings.threads,
         data_dir=settings.data_dir,
+        heartbeat_timeout=settings.heartbeat_timeout,
+        batch_timeout=settings.batch_timeout,
         on_workers_changed=on_workers_changed,
+        on_worker_lost=on_worker_lost,
     )

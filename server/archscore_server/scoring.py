@@ -1,22 +1,26 @@
-"""Scores the architectures of a request: what needs no worker at once, the rest through the scheduler."""
+"""Scores the architectures of a request: what needs no worker or is stored at once, the rest through the scheduler."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 
 from google.rpc import code_pb2, status_pb2
 
+from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
-from archscore_server.admission import admit, refuse_bytes
+from archscore_server.admission import Admitted, admit, refuse_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import Evaluation, Outcome, evaluate_without_device
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Outcome, Score, evaluate_without_device
+from archscore_server.engine import proxies as registry
+from archscore_server.engine.static import static_scores
 from archscore_server.errors import RequestError
+from archscore_server.library import Library
 from archscore_server.metrics import ArchitectureOutcome, Metrics
 from archscore_server.pool import Pool
 from archscore_server.requests import ScoringRequest
@@ -44,11 +48,30 @@ class Result:
         index: its position in the request.
         answer: its evaluation, or why it has none.
         outcome: how it is counted.
+        stored: the proxies whose scores came from the store.
     """
 
     index: int
     answer: Evaluation | status_pb2.Status
     outcome: ArchitectureOutcome
+    stored: Set[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An architecture that waits for a worker.
+
+    Attributes:
+        index: its position in the request.
+        item: what is to be evaluated.
+        known: scores that need no worker.
+        stored: the proxies of those that came from the store.
+    """
+
+    index: int
+    item: Item
+    known: Mapping[str, Score]
+    stored: Set[str]
 
 
 class _State(Enum):
@@ -60,9 +83,11 @@ class _State(Enum):
 class Scoring:
     """Scores the architectures of requests, between the time that the workers are warm and the end."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, limits: Limits, pool: Pool) -> None:
+    def __init__(self, scheduler: Scheduler, library: Library, metrics: Metrics, limits: Limits, pool: Pool) -> None:
         """Refuses requests until `open` is called."""
         self._scheduler = scheduler
+        self._library = library
+        self._admitted = Admitted()
         self._metrics = metrics
         self._limits = limits
         self._pool = pool
@@ -108,6 +133,7 @@ class Scoring:
         request: ScoringRequest,
         encodings: Sequence[str],
         field_of: Callable[[int], str],
+        client: str,
         remaining: float | None,
     ) -> AsyncGenerator[list[Result], None]:
         """Scores architectures and gives out results as they finish, each once.
@@ -118,6 +144,7 @@ class Scoring:
             request: what the architectures have in common.
             encodings: the architectures.
             field_of: path of the field that holds the i-th encoding, for errors.
+            client: who asks; clients take turns.
             remaining: seconds until nobody waits any longer.
 
         Raises:
@@ -128,8 +155,9 @@ class Scoring:
         self._active += 1
         self._idle.clear()
         try:
-            indices, items = await self._answer_without_worker(progress, request, encodings, field_of)
-            progress.wait_for(indices, self._submit(items, request, deadline))
+            candidates = await self._read(progress, request, encodings, field_of)
+            pending = await self._look_up(progress, request, candidates)
+            progress.wait_for(pending, self._submit(pending, request, client, deadline))
             while progress.unanswered:
                 chunk = await progress.next_chunk()
                 self._count(request, chunk)
@@ -148,18 +176,22 @@ class Scoring:
             if not self._active:
                 self._idle.set()
 
-    async def _answer_without_worker(
+    async def _read(
         self,
         progress: _Progress,
         request: ScoringRequest,
         encodings: Sequence[str],
         field_of: Callable[[int], str],
-    ) -> tuple[list[int], list[Item]]:
-        """Answers what it can, and returns the rest with its positions."""
-        indices, items = [], []
-        proxies = tuple(sorted(request.proxies))
+    ) -> dict[int, Architecture]:
+        """Reads encodings; answers those that are not let in or need no device, and returns the rest by position."""
+        admitted = self._admitted.under(request.space, request.config)
+        candidates: dict[int, Architecture] = {}
         read = 0
         for index, encoding in enumerate(encodings):
+            known = admitted.get(encoding)
+            if known is not None:
+                candidates[index] = known
+                continue
             if read >= _TURN:
                 read = 0
                 await asyncio.sleep(0)
@@ -167,26 +199,50 @@ class Scoring:
             architecture = admit(request.space, encoding, field_of(index), request.config, self._limits)
             if isinstance(architecture, status_pb2.Status):
                 progress.finish(_not_admitted(index, architecture))
-            elif evaluation := evaluate_without_device(architecture, proxies, request.config):
-                progress.finish(_evaluated(index, evaluation))
-            elif refusal := refuse_bytes(architecture, proxies, request.config, self._limits, self._pool.info):
+            elif evaluation := evaluate_without_device(architecture, request.proxies, request.config):
+                progress.finish(_evaluated(index, evaluation.scores))
+            else:
+                candidates[index] = architecture
+                admitted.add(encoding, architecture)
+        return candidates
+
+    async def _look_up(
+        self, progress: _Progress, request: ScoringRequest, candidates: Mapping[int, Architecture]
+    ) -> list[_Pending]:
+        """Answers what the store has, and what cannot be evaluated for want of memory; returns the rest."""
+        if not candidates:
+            return []
+        static = [name for name in request.proxies if registry.get(name).static]
+        wanted = tuple(sorted(name for name in request.proxies if name not in static))
+        found = await self._library.get(request.config, list(candidates.values()), wanted)
+        pending = []
+        for (index, architecture), stored in zip(candidates.items(), found, strict=True):
+            known = {**static_scores(architecture, static, request.config), **stored} if static else stored
+            if len(stored) == len(wanted):
+                progress.finish(_evaluated(index, known, stored.keys()))
+                continue
+            missing = tuple(name for name in wanted if name not in stored) if stored else wanted
+            refusal = refuse_bytes(architecture, missing, request.config, self._limits, self._pool.info)
+            if refusal:
                 progress.finish(_not_admitted(index, refusal))
             else:
-                indices.append(index)
-                items.append(Item(architecture, proxies, request.config))
-        return indices, items
+                pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        return pending
 
-    def _submit(self, items: list[Item], request: ScoringRequest, deadline: float | None) -> list[Waiter]:
+    def _submit(
+        self, pending: Sequence[_Pending], request: ScoringRequest, client: str, deadline: float | None
+    ) -> list[Waiter]:
+        items = [one.item for one in pending]
         try:
-            return self._scheduler.submit(items, priority=request.priority, deadline=deadline) if items else []
+            return self._scheduler.submit(items, client=client, priority=request.priority, deadline=deadline)
         except QueueFullError as error:
             raise errors.queue_full(error.retry_after) from error
         except StoppingError as error:
             raise errors.draining() from error
 
     def _count(self, request: ScoringRequest, results: list[Result]) -> None:
-        for result in results:
-            self._metrics.architectures_ended(request.space.name, result.outcome)
+        for outcome, count in Counter(result.outcome for result in results).items():
+            self._metrics.architectures_ended(request.space.name, outcome, count)
 
 
 @dataclass(slots=True)
@@ -207,11 +263,11 @@ class _Progress:
         self._finished.append(result)
         self._any_finished.set()
 
-    def wait_for(self, indices: Sequence[int], waiters: Sequence[Waiter]) -> None:
-        """Expects the results of waiters, for the architectures at these positions."""
+    def wait_for(self, pending: Sequence[_Pending], waiters: Sequence[Waiter]) -> None:
+        """Expects the results of waiters, one for each architecture that waits."""
         self._waiters.extend(waiters)
-        for index, waiter in zip(indices, waiters, strict=True):
-            waiter.add_done_callback(partial(self._settled, index))
+        for one, waiter in zip(pending, waiters, strict=True):
+            waiter.add_done_callback(partial(self._settled, one))
 
     async def next_chunk(self) -> list[Result]:
         """Waits until something has finished and gives it out."""
@@ -227,19 +283,22 @@ class _Progress:
         for waiter in self._waiters:
             waiter.leave()
 
-    def _settled(self, index: int, waiter: Waiter) -> None:
-        self.finish(_settled(index, waiter))
+    def _settled(self, one: _Pending, waiter: Waiter) -> None:
+        self.finish(_settled(one, waiter))
 
 
-def _settled(index: int, waiter: Waiter) -> Result:
-    outcome = waiter.outcome
+def _settled(one: _Pending, waiter: Waiter) -> Result:
+    index, outcome = one.index, waiter.outcome
     if isinstance(outcome, ArchitectureFailedError):
         return Result(index, errors.architecture_failed(str(outcome)), ArchitectureOutcome.FAILED)
     if isinstance(outcome, DeadlineExceededError):
         return Result(index, errors.deadline_exceeded(), ArchitectureOutcome.EXPIRED)
     if isinstance(outcome, StoppingError):
         return Result(index, errors.draining().status, ArchitectureOutcome.REFUSED)
-    return _evaluated(index, outcome)
+    if isinstance(outcome, ArchitectureTooLargeError):
+        status = errors.architecture_too_large("max_bytes", outcome.needed, outcome.available)
+        return Result(index, status, ArchitectureOutcome.TOO_LARGE)
+    return _evaluated(index, {**one.known, **outcome.scores}, one.stored)
 
 
 def _not_admitted(index: int, status: status_pb2.Status) -> Result:
@@ -247,10 +306,12 @@ def _not_admitted(index: int, status: status_pb2.Status) -> Result:
     return Result(index, status, ArchitectureOutcome.TOO_LARGE if too_large else ArchitectureOutcome.INVALID)
 
 
-def _evaluated(index: int, evaluation: Evaluation) -> Result:
-    outcomes = {score.outcome for score in evaluation.scores.values()}
-    if Outcome.DEGENERATE in outcomes:
-        return Result(index, evaluation, ArchitectureOutcome.DEGENERATE)
-    if Outcome.NON_FINITE in outcomes:
-        return Result(index, evaluation, ArchitectureOutcome.NON_FINITE)
-    return Result(index, evaluation, ArchitectureOutcome.OK)
+def _evaluated(index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset()) -> Result:
+    outcome = ArchitectureOutcome.OK
+    for score in scores.values():
+        if score.outcome is Outcome.DEGENERATE:
+            outcome = ArchitectureOutcome.DEGENERATE
+            break
+        if score.outcome is Outcome.NON_FINITE:
+            outcome = ArchitectureOutcome.NON_FINITE
+    return Result(index, Evaluation(scores), outcome, stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from archscore_server import errors, pagination, requests, responses
+from archscore_server import clients, errors, pagination, requests, responses
 from archscore_server.admission import admit
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
@@ -53,14 +53,17 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._scoring.check_open()
         common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [request.architecture.encoding]
-        chunks = self._scoring.results(common, encodings, lambda _: "architecture.encoding", context.time_remaining())
+        chunks = self._scoring.results(
+            common, encodings, lambda _: "architecture.encoding", clients.name(context), context.time_remaining()
+        )
         async with aclosing(chunks):
             [result] = await anext(chunks)
         if isinstance(result.answer, status_pb2.Status):
             raise RequestError(result.answer)
         fingerprint = await self._fingerprint(common)
-        evaluation = responses.evaluation_message(result.answer, common.proxies, fingerprint)
-        return scoring_pb2.ScoreArchitectureResponse(evaluation=evaluation)
+        response = scoring_pb2.ScoreArchitectureResponse()
+        responses.write_evaluation(response.evaluation, result.answer, common.proxies, fingerprint, result.stored)
+        return response
 
     async def ScoreArchitectures(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.ScoreArchitecturesRequest, context: Context
@@ -70,15 +73,18 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [architecture.encoding for architecture in request.architectures]
         chunks = self._scoring.results(
-            common, encodings, lambda index: f"architectures[{index}].encoding", context.time_remaining()
+            common,
+            encodings,
+            lambda index: f"architectures[{index}].encoding",
+            clients.name(context),
+            context.time_remaining(),
         )
         fingerprint = None
         async with aclosing(chunks):
             async for chunk in chunks:
                 if fingerprint is None and any(isinstance(result.answer, Evaluation) for result in chunk):
                     fingerprint = await self._fingerprint(common)
-                results = (_result_message(result, common, fingerprint) for result in chunk)
-                yield scoring_pb2.ScoreArchitecturesResponse(results=results)
+                yield _response(chunk, common, fingerprint)
 
     async def DescribeArchitecture(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.DescribeArchitectureRequest, _context: Context
@@ -129,13 +135,18 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         )
 
 
-def _result_message(
-    result: Result, request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint | None
-) -> scoring_pb2.ArchitectureResult:
-    if isinstance(result.answer, status_pb2.Status):
-        return scoring_pb2.ArchitectureResult(index=result.index, error=result.answer)
-    evaluation = responses.evaluation_message(result.answer, request.proxies, fingerprint)
-    return scoring_pb2.ArchitectureResult(index=result.index, evaluation=evaluation)
+def _response(
+    chunk: Sequence[Result], request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint | None
+) -> scoring_pb2.ScoreArchitecturesResponse:
+    """What finished together."""
+    response = scoring_pb2.ScoreArchitecturesResponse()
+    for result in chunk:
+        message = response.results.add(index=result.index)
+        if isinstance(result.answer, status_pb2.Status):
+            message.error.CopyFrom(result.answer)
+        else:
+            responses.write_evaluation(message.evaluation, result.answer, request.proxies, fingerprint, result.stored)
+    return response
 
 
 def _page(

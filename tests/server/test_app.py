@@ -106,6 +106,12 @@ async def test_what_needs_no_worker_works_at_once():
         assert await served.stub.GetServerInfo(scoring_pb2.GetServerInfoRequest(), timeout=TIMEOUT)
 
 
+async def test_who_leaves_says_so_and_still_takes_requests(served):
+    await served.server.leave()
+    assert await health_of(served.channel) == [NOT_SERVING] * 2
+    assert (await served.stub.ScoreArchitecture(one(CELLS[0]), timeout=TIMEOUT)).evaluation.scores
+
+
 async def test_draining_finishes_what_is_in_progress_and_refuses_what_is_new(served):
     served.pool.gate.clear()
     stream = asyncio.create_task(results_of(served.stub.ScoreArchitectures(many(CELLS), timeout=TIMEOUT)))
@@ -162,7 +168,7 @@ async def test_ports_in_use(served):
         ),
         (Settings(port=0, metrics_port=0, metrics_host="no.such.host.invalid"), "cannot serve metrics on no.such"),
     ):
-        server = Server(settings, lambda _, changed: PuppetPool(changed))
+        server = Server(settings, lambda _, changed, lost: PuppetPool(changed))
         with pytest.raises(StartError, match=message):
             await server.start()
         await server.stop()
@@ -174,7 +180,7 @@ async def test_workers_that_cannot_start():
         async def start(self):
             raise PoolStartError("CUDA is not available")
 
-    server = Server(Settings(port=0, metrics_port=0), lambda _, changed: BrokenPool(changed))
+    server = Server(Settings(port=0, metrics_port=0), lambda _, changed, lost: BrokenPool(changed))
     with pytest.raises(StartError, match="the workers cannot start: CUDA is not available"):
         await server.start()
     await server.stop()
@@ -187,7 +193,9 @@ async def test_hosts(host):
             socket.create_server((host, 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("no IPv6 here")
-    server = Server(Settings(host=host, port=0, metrics_host=host, metrics_port=0), lambda _, c: PuppetPool(c))
+    server = Server(
+        Settings(host=host, port=0, metrics_host=host, metrics_port=0), lambda _, changed, lost: PuppetPool(changed)
+    )
     await server.start()
     async with grpc.aio.insecure_channel(address(host, server.port)) as channel:
         stub = scoring_pb2_grpc.ScoringServiceStub(channel)

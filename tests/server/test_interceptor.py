@@ -93,7 +93,7 @@ async def test_errors_after_the_first_response_too(served, monkeypatch):
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("archscore_server.responses.evaluation_message", fail)
+    monkeypatch.setattr("archscore_server.responses.write_evaluation", fail)
     served.pool.gate.set()
     assert (await status_of(call)).code == code_pb2.INTERNAL
 

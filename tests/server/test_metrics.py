@@ -37,7 +37,7 @@ async def test_a_scripted_load_is_counted_exactly(served):
     await served.stub.ListProxies(scoring_pb2.ListProxiesRequest(), timeout=TIMEOUT)
 
     served.pool.gate.clear()
-    call = served.stub.ScoreArchitecture(one(CELLS[4]), timeout=TIMEOUT)
+    call = served.stub.ScoreArchitecture(one("index:4711"), timeout=TIMEOUT)
     await eventually(lambda: served.server._scheduler.in_flight == 1)
     call.cancel()
     cancelled = ("archscore_rpcs_total", "CANCELLED", "archscore.v1.ScoringService/ScoreArchitecture")
@@ -68,6 +68,9 @@ async def test_a_scripted_load_is_counted_exactly(served):
         ("archscore_merged_total",): 1,
         ("archscore_workers_ready",): 2,
         ("archscore_workers",): 2,
+        ("archscore_store_scores_total", "hit"): 1,
+        ("archscore_store_scores_total", "miss"): 7,
+        ("archscore_store_up",): 1,
     }
     assert {name: samples.get(name) for name in expected} == expected
     counted = {name for name in samples if name[0] in ("archscore_architectures_total", "archscore_rpcs_total")}
@@ -80,7 +83,7 @@ async def test_a_scripted_load_is_counted_exactly(served):
     assert sum(batched) == len(served.pool.evaluated)
     assert samples[("archscore_compute_seconds_total",)] == pytest.approx(COMPUTE_SECONDS * (batches - failed_batches))
     retried = samples.get(("archscore_retried_total", "batch_failed"), 0)
-    assert retried == len(served.pool.evaluated) - 7
+    assert retried == len(served.pool.evaluated) - 6
 
 
 async def test_queue_depth_is_seen(served):

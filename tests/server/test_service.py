@@ -19,14 +19,14 @@ DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 
 async def test_scores_one(served):
-    response = await served.stub.ScoreArchitecture(one(CELLS[0], ["tcet", "naswot", "parameters"]), timeout=TIMEOUT)
+    response = await served.stub.ScoreArchitecture(one(CELLS[0], ["tcet", "naswot", "ssnr"]), timeout=TIMEOUT)
     scores = response.evaluation.scores
-    assert [score.proxy for score in scores] == ["tcet", "naswot", "parameters"]
+    assert [score.proxy for score in scores] == ["tcet", "naswot", "ssnr"]
     assert [score.outcome for score in scores] == [scoring_pb2.OUTCOME_OK] * 3
     assert [score.value for score in scores] == [fake_value(CELLS[0], score.proxy) for score in scores]
     assert not any(score.HasField("standard_error") or score.stored for score in scores)
     [batch] = served.pool.batches
-    assert batch.proxies == ("naswot", "parameters", "tcet")
+    assert batch.proxies == ("naswot", "ssnr", "tcet")
 
 
 async def test_fingerprint_has_every_default(served):

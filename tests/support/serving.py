@@ -17,8 +17,8 @@ from grpc_status import rpc_status
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server.app import Server
 from archscore_server.config import Limits, Settings
-from archscore_server.engine import Evaluation, Outcome, Score
-from archscore_server.pool import Batch, BatchFailedError, BatchReport, DeviceInfo, PoolInfo
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Outcome, Score
+from archscore_server.pool import Batch, BatchFailedError, BatchReport, DeviceInfo, OnResults, PoolInfo
 
 TIMEOUT = 10.0
 COMPUTE_SECONDS = 0.25
@@ -44,6 +44,7 @@ class PuppetPool:
         self.batches: list[Batch] = []
         self.poisoned: set[str] = set()
         self.non_finite: set[str] = set()
+        self.too_large: dict[str, ArchitectureTooLargeError] = {}
         self.stopped = False
         self._started = False
 
@@ -62,13 +63,14 @@ class PuppetPool:
         self._started = True
         self.workers_changed(self.slots, self.slots)
 
-    async def run(self, batch: Batch, on_results: Callable[[Sequence[tuple[int, Evaluation]]], None]) -> BatchReport:
+    async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
         self.batches.append(batch)
         await self.gate.wait()
         if any(architecture.format() in self.poisoned for architecture in batch.architectures):
             raise BatchFailedError("secret words of the engine")
         for index, architecture in enumerate(batch.architectures):
-            on_results([(index, self._evaluate(architecture.format(), batch))])
+            encoding = architecture.format()
+            on_results([(index, self.too_large.get(encoding) or self._evaluate(encoding, batch))])
         return BatchReport(COMPUTE_SECONDS)
 
     async def stop(self) -> None:
@@ -99,15 +101,17 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, warm: bool = True, limits: Limits | None = None, data_dir: Path | None = None
+    *, warm: bool = True, limits: Limits | None = None, data_dir: Path | None = None, store: Path | None = None
 ) -> AsyncIterator[Serving]:
     pools: list[PuppetPool] = []
 
-    def make_pool(settings: Settings, on_workers_changed: Callable[[int, int], None]) -> PuppetPool:
+    def make_pool(settings: Settings, on_workers_changed: Callable[[int, int], None], _: object) -> PuppetPool:
         pools.append(PuppetPool(on_workers_changed))
         return pools[0]
 
-    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), data_dir=data_dir)
+    settings = Settings(
+        port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), data_dir=data_dir, store=store
+    )
     server = Server(settings, make_pool)
     if not warm:
         pools[0].warm.clear()

@@ -14,14 +14,23 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
   INVALID_ARGUMENT     BadRequest                               a fault of the request; the field violation names the
                                                                 field, and for an encoding the position in the string
                                                                 and what was expected there
-  RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request: try again later
+  RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request, all of it or nothing:
+                                                                try again when RetryInfo says, or the trailer
+                                                                grpc-retry-pushback-ms
   RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
                                                                 "limit" names a field of Limits, "value" is what the
                                                                 architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
   FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
-  INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated
+  DEADLINE_EXCEEDED                                             the deadline passed, or cannot be met and so is not
+                                                                waited for
+  INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated; the server
+                                                                remembers one that took its workers with it, and says
+                                                                so at once for a while
+
+Clients take turns. Who they are says the metadata "archscore-client-id" (up to 64 characters; those with one id share
+its turns), else their connection.
 
 RESOURCE_EXHAUSTED without ErrorInfo is gRPC's own word for a message that is too large.
 """
