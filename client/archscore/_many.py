@@ -142,18 +142,20 @@ class Chunk:
         if isinstance(error, QueueFullError):
             self._limit = max(1, len(self._sent) // 2)
             return self._retrier.postpone(error), []
-        if isinstance(error, DeadlineExceededError) and self._retrier.reached:
-            return 0.0, self._give_up(list(self._pending.values()), error)
+        if isinstance(error, DeadlineExceededError):
+            self._retrier.heard(error)
+            if self._retrier.reached:
+                # A server that refuses a deadline beforehand says nothing of what it was not asked.
+                refused = error.status is not None and not self._retrier.expired
+                return 0.0, self._give_up(self._sent if refused else list(self._pending.values()), error)
         if error.code == "RESOURCE_EXHAUSTED" and not error.reason and len(self._sent) == 1:
             # Too large for a message by itself: a fault of this architecture.
             too_large = ArchitectureError(error.message, code=error.code, status=error.status)
             return 0.0, self._give_up(self._sent, too_large)
-        return self._retrier.pause(error), []
+        return self._retrier.outlast(error), []
 
     def _give_up(self, items: list[Item], error: ArchscoreError) -> list[Result]:
-        for item in items:
-            del self._pending[item.index]
-        return [item.failed(error) for item in items]
+        return [item.failed(error) for item in items if self._pending.pop(item.index, None)]
 
 
 class Plan:

@@ -25,6 +25,8 @@ Config: TypeAlias = scoring_pb2.EvaluationConfig | Mapping[str, Any]
 
 Priority: TypeAlias = Literal["bulk", "default", "interactive"]
 
+_LONGEST_CLIENT_ID: Final = 64
+
 _PRIORITIES: Final = {
     None: scoring_pb2.PRIORITY_UNSPECIFIED,
     "bulk": scoring_pb2.PRIORITY_BULK,
@@ -108,6 +110,23 @@ def seconds(name: str, value: float) -> float:
     """
     if not 0 < value <= MAX_SECONDS:
         raise UsageError(f"{name} must be positive and at most {MAX_SECONDS} seconds, not {value!r}")
+    return value
+
+
+def client_id(value: str) -> str:
+    """The value, which must be fit to name a client.
+
+    Raises:
+        UsageError: it is not.
+    """
+    text("client_id", value)
+    # Spaces at either end do not survive the way to the server.
+    fits = value.isascii() and value.isprintable() and value == value.strip()
+    if not fits or not 1 <= len(value) <= _LONGEST_CLIENT_ID:
+        raise UsageError(
+            f"client_id: expected 1 to {_LONGEST_CLIENT_ID} printable ASCII characters without spaces around them, "
+            f"not {value!r}"
+        )
     return value
 
 
