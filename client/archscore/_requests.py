@@ -36,14 +36,14 @@ _PRIORITIES: Final = {
 
 
 def architecture_message(
-    architecture: Architecture, space: str | None, path: str = "architecture"
+    architecture: Architecture, space: str | None, position: int | None = None
 ) -> scoring_pb2.Architecture:
     """The message for an architecture.
 
     Args:
         architecture: an encoding or an architecture value.
         space: its search space. None leaves it to the value; an encoding then is of `DEFAULT_SPACE`.
-        path: what errors call it.
+        position: where it is in a list, for errors; None if it is by itself.
 
     Raises:
         ArchitectureError: the encoding is not Unicode text, so that it cannot even be sent.
@@ -60,6 +60,7 @@ def architecture_message(
     try:
         return scoring_pb2.Architecture(space=space, encoding=architecture)
     except UnicodeEncodeError as error:
+        path = "architecture" if position is None else f"architectures[{position}]"
         fault = f"at position {error.start}: expected Unicode text"
         violation = FieldViolation(f"{path}.encoding", fault)
         raise ArchitectureError(
