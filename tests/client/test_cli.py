@@ -17,7 +17,7 @@ from google.protobuf import json_format
 import archscore
 from archscore import _progress, _retry, cli
 from archscore.v1 import scoring_pb2
-from puppet_server import Fault, score_of, status
+from puppet_server import QUEUE_FULL, Fault, score_of, status
 
 
 @pytest.fixture
@@ -315,6 +315,20 @@ def test_interrupt(target, puppet):
     assert rest(process) == ([], "")
     assert process.wait() == cli.EXIT_INTERRUPTED
     assert puppet.abandoned.wait(10)
+
+
+def test_interrupt_while_the_queue_is_full(target, puppet):
+    puppet.item_script["y"] = [QUEUE_FULL] * 100
+    process = start_process(
+        "score", "--server", target, "--proxies", "tcet", "--json", "--chunk-size", "1", "--file", "-",
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write("x\ny\n")
+    process.stdin.close()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == cli.EXIT_INTERRUPTED
+    assert rest(process) == ([], "")
 
 
 # The terminal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import socket
 import threading
 
@@ -286,6 +287,21 @@ def test_a_full_queue_slows_down(driver, puppet):
     assert [len(chunk) for chunk in puppet.chunks()] == [8, 4, 2, 4, 2]
     assert all(30 < pause < 31 for pause in driver.sleeps)
     assert len(driver.sleeps) == 2
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_goes_wrong_on_the_way_each_architecture_has_one_result(driver, puppet, seed, ordered):
+    rng = random.Random(seed)
+    eager = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL", retry_after=0)
+    faults = [QUEUE_FULL, eager, UNAVAILABLE, STARTING, status(grpc.StatusCode.CANCELLED), None]
+    driver.call("server_info")
+    puppet.reverse = bool(seed % 2)
+    puppet.script.extend(rng.choice([None, Fault(rng.choice(faults), after=rng.randrange(6))]) for _ in range(60))
+    refusals = [QUEUE_FULL, eager, UNAVAILABLE, STARTING]
+    puppet.item_script = {name: rng.choices(refusals, k=rng.randrange(3)) for name in NAMES}
+    check(driver.many(NAMES, ["tcet"], chunk_size=6, max_in_flight=3, ordered=ordered), NAMES, ordered=ordered)
+    assert all(pause > 0 for pause in driver.sleeps)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
