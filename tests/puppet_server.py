@@ -9,6 +9,9 @@ For tests of anything that talks to a server. Encodings that start with "bad" ar
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -16,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -80,11 +84,21 @@ class Fault:
         status: what it fails with. None ends a stream well, but early.
         after: how many architectures a stream answers before.
         hangs: whether a stream says nothing more instead, until it is cancelled or its deadline passes.
+        pushback: what the trailer grpc-retry-pushback-ms says; None sends none.
     """
 
     status: Status | None
     after: int = 0
     hangs: bool = False
+    pushback: str | None = None
+
+    def abort(self, context: grpc.ServicerContext) -> NoReturn:
+        """Ends an RPC with the status."""
+        sent = rpc_status.to_status(self.status)
+        if self.pushback is not None:
+            trailer = ("grpc-retry-pushback-ms", self.pushback)
+            sent = sent._replace(trailing_metadata=(*sent.trailing_metadata, trailer))
+        context.abort_with_status(sent)
 
 
 @dataclass
@@ -98,6 +112,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
         reverse: whether streams answer the last architecture first.
         gate: while it is not set, streams do not answer.
         timeouts: seconds that each RPC had left on arrival.
+        client_ids: what each RPC called its client; None if it did not.
         abandoned: set once the client has left a stream that hung.
     """
 
@@ -107,6 +122,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
     reverse: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     timeouts: list[float] = field(default_factory=list)
+    client_ids: list[str | None] = field(default_factory=list)
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self):
@@ -148,7 +164,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
             if fault is not None and fault.hangs:
                 self.abandoned.set()
         if fault is not None and fault.status is not None:
-            context.abort_with_status(rpc_status.to_status(fault.status))
+            fault.abort(context)
 
     def DescribeArchitecture(self, request, context):
         self._arrived(request, context)
@@ -195,9 +211,10 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
         """Notes a request; unary ones fail here if they are to fail."""
         self.requests.append(request)
         self.timeouts.append(context.time_remaining())
+        self.client_ids.append(dict(context.invocation_metadata()).get("archscore-client-id"))
         fault = self.script.popleft() if self.script else None
         if fault is not None and not streaming:
-            context.abort_with_status(rpc_status.to_status(fault.status))
+            fault.abort(context)
         return fault
 
     def _result(self, index, encoding, proxies, path) -> scoring_pb2.ArchitectureResult:
@@ -248,3 +265,35 @@ def serve(puppet: Puppet, options: Sequence[tuple[str, int]] = ()) -> Iterator[s
     finally:
         puppet.gate.set()
         server.stop(0).wait()
+
+
+@contextlib.contextmanager
+def process(port: int = 0, *, hangs_after: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Runs a server in a process of its own, which can be killed; gives the process and its address.
+
+    Args:
+        port: where it listens; 0 takes a free one.
+        hangs_after: how many architectures its streams answer before they hang; None lets them finish.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, __file__, str(port), *([] if hangs_after is None else [str(hangs_after)])]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield child, f"127.0.0.1:{child.stdout.readline().strip()}"
+        finally:
+            child.kill()
+
+
+def main(port: int, hangs_after: int | None = None) -> None:
+    """Serves until killed; prints the port."""
+    puppet = Puppet()
+    if hangs_after is not None:
+        puppet.script.extend([Fault(None, after=hangs_after, hangs=True)] * 1000)
+    server, port = start(puppet, port)
+    print(port, flush=True)  # noqa: T201 -- whoever started it waits for this
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -52,7 +52,7 @@ Steps: TypeAlias = Generator[Call | Sleep, Any, T]
 def score(request: scoring_pb2.ScoreArchitectureRequest, retrier: Retrier) -> Steps[Evaluation]:
     """Scores one architecture."""
     response: scoring_pb2.ScoreArchitectureResponse = yield from _call("ScoreArchitecture", request, retrier)
-    return Evaluation.from_message(response.evaluation)
+    return Evaluation(response.evaluation)
 
 
 def describe(

@@ -6,9 +6,9 @@ sends it, the `Plan` to whoever consumes the results.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from archscore._requests import Architecture, architecture_message
 from archscore._results import Evaluation, Result
@@ -29,23 +29,22 @@ MAX_CHUNK_BYTES: Final = 1 << 20
 """A request is kept below this where its architectures allow it. gRPC's own limit for a message is 4 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One architecture on its way.
 
     Attributes:
-        index: its position in the caller's iterable.
+        position: where it was in the caller's iterable.
         architecture: what the iterable held there.
         message: what is sent.
     """
 
-    index: int
+    position: int
     architecture: Architecture
     message: scoring_pb2.Architecture
 
     def failed(self, error: ArchscoreError) -> Result:
         """Its result when it cannot be scored."""
-        return Result(self.index, self.architecture, None, error)
+        return Result(self.position, self.architecture, None, error)
 
 
 class Chunk:
@@ -77,7 +76,7 @@ class Chunk:
         self.size = len(items) + len(rejected)
         self.rejected = rejected
         self._template = template
-        self._pending = {item.index: item for item in items}
+        self._pending = {item.position: item for item in items}
         self._retrier = retrier
         self._limit = self.size
         self._sent: list[Item] = []
@@ -90,11 +89,11 @@ class Chunk:
 
     def request(self) -> scoring_pb2.ScoreArchitecturesRequest:
         """The next request: what is not answered yet, as far as it may be sent at a time."""
-        self._sent = list(self._pending.values())[: self._limit]
+        self._sent = list(itertools.islice(self._pending.values(), self._limit))
         self._refusal = None
         request = scoring_pb2.ScoreArchitecturesRequest()
         request.CopyFrom(self._template)
-        request.architectures.extend(item.message for item in self._sent)
+        request.architectures.extend([item.message for item in self._sent])
         return request
 
     def timeout(self) -> float:
@@ -105,15 +104,19 @@ class Chunk:
         """Results out of one message of the stream."""
         results = []
         for message in response.results:
+            place = message.index
             # Nothing is handed out twice, whatever a server may send.
-            item = self._sent[message.index] if message.index < len(self._sent) else None
-            if item is None or item.index not in self._pending:
+            if place >= len(self._sent) or (item := self._sent[place]).position not in self._pending:
                 continue
-            result = _result(item, message)
-            if isinstance(result.error, (UnavailableError, QueueFullError)):
-                self._refusal = result.error
-                continue
-            del self._pending[item.index]
+            if message.HasField("evaluation"):
+                result = Result(item.position, item.architecture, Evaluation(message.evaluation), None)
+            else:
+                error = _error(item, message)
+                if isinstance(error, (UnavailableError, QueueFullError)):
+                    self._refusal = error
+                    continue
+                result = item.failed(error)
+            del self._pending[item.position]
             results.append(result)
         if results:
             self._retrier.progressed()
@@ -121,7 +124,7 @@ class Chunk:
 
     def ended(self) -> ArchscoreError | None:
         """What was wrong with a stream that ended well, if not everything that was sent is answered now."""
-        left = sum(item.index in self._pending for item in self._sent)
+        left = sum(item.position in self._pending for item in self._sent)
         if not left:
             self._limit = min(2 * self._limit, self.size)
             return None
@@ -138,22 +141,24 @@ class Chunk:
         if self.done:
             return 0.0, []
         if error is not self._refusal:  # Which was an answer for one architecture, and relocated as such.
-            relocate(error, {place: item.index for place, item in enumerate(self._sent)})
+            relocate(error, {place: item.position for place, item in enumerate(self._sent)})
         if isinstance(error, QueueFullError):
             self._limit = max(1, len(self._sent) // 2)
             return self._retrier.postpone(error), []
-        if isinstance(error, DeadlineExceededError) and self._retrier.reached:
-            return 0.0, self._give_up(list(self._pending.values()), error)
+        if isinstance(error, DeadlineExceededError):
+            self._retrier.heard(error)
+            if self._retrier.reached:
+                # A server that refuses a deadline beforehand says nothing of what it was not asked.
+                refused = error.status is not None and not self._retrier.expired
+                return 0.0, self._give_up(self._sent if refused else list(self._pending.values()), error)
         if error.code == "RESOURCE_EXHAUSTED" and not error.reason and len(self._sent) == 1:
             # Too large for a message by itself: a fault of this architecture.
             too_large = ArchitectureError(error.message, code=error.code, status=error.status)
             return 0.0, self._give_up(self._sent, too_large)
-        return self._retrier.pause(error), []
+        return self._retrier.outlast(error), []
 
     def _give_up(self, items: list[Item], error: ArchscoreError) -> list[Result]:
-        for item in items:
-            del self._pending[item.index]
-        return [item.failed(error) for item in items]
+        return [item.failed(error) for item in items if self._pending.pop(item.position, None) is not None]
 
 
 class Plan:
@@ -200,7 +205,7 @@ class Plan:
         self._held_over: Item | None = None
         self._unfinished = 0
         self._left: dict[Chunk, int] = {}
-        self._early: dict[int, tuple[Chunk, Result]] = {}
+        self._early: dict[int, Result] = {}
         self._next_index = 0
 
     @property
@@ -215,12 +220,16 @@ class Plan:
         items: list[Item] = []
         rejected: list[Result] = []
         size = 0
+        space = ""
         for item in self._items():
             if isinstance(item, Result):
                 rejected.append(item)
             else:
-                size += item.message.ByteSize()
-                if items and (size > MAX_CHUNK_BYTES or item.message.space != items[0].message.space):
+                message = item.message
+                size += message.ByteSize()
+                if not items:
+                    space = message.space
+                elif size > MAX_CHUNK_BYTES or message.space != space:
                     self._held_over = item
                     break
                 items.append(item)
@@ -234,44 +243,45 @@ class Plan:
         self._left[chunk] = chunk.size
         return chunk
 
-    def hand_out(self, chunk: Chunk, results: Iterable[Result]) -> Iterator[Result]:
-        """The results that may go out now that these came."""
+    def hand_out(self, chunk: Chunk, results: list[Result]) -> list[Result]:
+        """The results that may go out now that these came of a chunk. Make no new chunk before they are gone."""
         if not self._ordered:
-            for result in results:
-                self._release(chunk)
-                yield result
-            return
-        self._early.update((result.index, (chunk, result)) for result in results)
-        while self._next_index in self._early:
-            chunk, result = self._early.pop(self._next_index)
+            self._release(chunk, len(results))
+            return results
+        for result in results:
+            self._early[result.index] = result
+        ready = []
+        while (following := self._early.pop(self._next_index, None)) is not None:
+            ready.append(following)
             self._next_index += 1
-            self._release(chunk)
-            yield result
+        left = len(ready)
+        while left:  # Results in order are those of the oldest chunks.
+            left -= self._release(next(iter(self._left)), left)
+        return ready
 
-    def _release(self, chunk: Chunk) -> None:
-        self._left[chunk] -= 1
+    def _release(self, chunk: Chunk, results: int) -> int:
+        """Counts results of a chunk that go out, and returns how many of them are the chunk's."""
+        released = min(results, self._left[chunk])
+        self._left[chunk] -= released
         if not self._left[chunk]:
             del self._left[chunk]
+        return released
 
     def _items(self) -> Iterator[Item | Result]:
         """What the iterable still holds; architectures that cannot be sent as results already."""
         if self._held_over is not None:
             held_over, self._held_over = self._held_over, None
             yield held_over
-        for index, architecture in self._architectures:
+        for position, architecture in self._architectures:
             try:
-                yield Item(
-                    index, architecture, architecture_message(architecture, self._space, f"architectures[{index}]")
-                )
+                yield Item(position, architecture, architecture_message(architecture, self._space, position))
             except ArchitectureError as error:
-                yield Result(index, architecture, None, error)
+                yield Result(position, architecture, None, error)
 
 
-def _result(item: Item, message: scoring_pb2.ArchitectureResult) -> Result:
-    if message.HasField("evaluation"):
-        return Result(item.index, item.architecture, Evaluation.from_message(message.evaluation), None)
+def _error(item: Item, message: scoring_pb2.ArchitectureResult) -> ArchscoreError:
     if not message.HasField("error"):
-        return item.failed(ArchscoreError("the server sent neither scores nor an error", code="INTERNAL"))
+        return ArchscoreError("the server sent neither scores nor an error", code="INTERNAL")
     error = from_status(message.error, of_item=True)
-    relocate(error, {message.index: item.index})
-    return item.failed(error)
+    relocate(error, {message.index: item.position})
+    return error

@@ -28,15 +28,23 @@ if TYPE_CHECKING:
 class Readers:
     """Sends chunks, each in a thread of its own, and gathers what comes back."""
 
-    def __init__(self, method: Method, target: str, wait: Callable[[threading.Event, float], object]) -> None:
+    def __init__(
+        self,
+        method: Method,
+        metadata: tuple[tuple[str, str], ...],
+        target: str,
+        wait: Callable[[threading.Event, float], object],
+    ) -> None:
         """Starts without any thread.
 
         Args:
             method: the streaming RPC.
+            metadata: what goes with every request.
             target: the server's address, for messages.
             wait: pauses for some seconds, or until an event is set.
         """
         self._method = method
+        self._metadata = metadata
         self._target = target
         self._wait = wait
         self._threads: list[threading.Thread] = []
@@ -105,7 +113,7 @@ class Readers:
         """Sends a request and reads its answers; returns what went wrong."""
         try:
             with _closing.blocking():
-                call = self._method(chunk.request(), timeout=chunk.timeout())
+                call = self._method(chunk.request(), timeout=chunk.timeout(), metadata=self._metadata)
             self._calls[chunk] = call
             # Whoever stops us sets the event before looking for calls, so one of the two sees the other.
             if self._stopped.is_set():

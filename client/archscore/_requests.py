@@ -25,6 +25,8 @@ Config: TypeAlias = scoring_pb2.EvaluationConfig | Mapping[str, Any]
 
 Priority: TypeAlias = Literal["bulk", "default", "interactive"]
 
+_LONGEST_CLIENT_ID: Final = 64
+
 _PRIORITIES: Final = {
     None: scoring_pb2.PRIORITY_UNSPECIFIED,
     "bulk": scoring_pb2.PRIORITY_BULK,
@@ -34,14 +36,14 @@ _PRIORITIES: Final = {
 
 
 def architecture_message(
-    architecture: Architecture, space: str | None, path: str = "architecture"
+    architecture: Architecture, space: str | None, position: int | None = None
 ) -> scoring_pb2.Architecture:
     """The message for an architecture.
 
     Args:
         architecture: an encoding or an architecture value.
         space: its search space. None leaves it to the value; an encoding then is of `DEFAULT_SPACE`.
-        path: what errors call it.
+        position: where it is in a list, for errors; None if it is by itself.
 
     Raises:
         ArchitectureError: the encoding is not Unicode text, so that it cannot even be sent.
@@ -58,6 +60,7 @@ def architecture_message(
     try:
         return scoring_pb2.Architecture(space=space, encoding=architecture)
     except UnicodeEncodeError as error:
+        path = "architecture" if position is None else f"architectures[{position}]"
         fault = f"at position {error.start}: expected Unicode text"
         violation = FieldViolation(f"{path}.encoding", fault)
         raise ArchitectureError(
@@ -108,6 +111,23 @@ def seconds(name: str, value: float) -> float:
     """
     if not 0 < value <= MAX_SECONDS:
         raise UsageError(f"{name} must be positive and at most {MAX_SECONDS} seconds, not {value!r}")
+    return value
+
+
+def client_id(value: str) -> str:
+    """The value, which must be fit to name a client.
+
+    Raises:
+        UsageError: it is not.
+    """
+    text("client_id", value)
+    # Spaces at either end do not survive the way to the server.
+    fits = value.isascii() and value.isprintable() and value == value.strip()
+    if not fits or not 1 <= len(value) <= _LONGEST_CLIENT_ID:
+        raise UsageError(
+            f"client_id: expected 1 to {_LONGEST_CLIENT_ID} printable ASCII characters without spaces around them, "
+            f"not {value!r}"
+        )
     return value
 
 

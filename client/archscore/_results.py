@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -49,22 +50,25 @@ class Score:
     stored: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """The scores of one architecture. `evaluation["tcet"]` is the value of a score.
 
     Attributes:
-        scores: the scores by proxy, in the order asked.
         message: the evaluation as the server sent it.
     """
 
-    scores: Mapping[str, Score]
-    message: scoring_pb2.Evaluation = field(repr=False)
+    message: scoring_pb2.Evaluation
 
-    @classmethod
-    def from_message(cls, message: scoring_pb2.Evaluation) -> Evaluation:
-        """Reads what the server sent."""
-        return cls({score.proxy: _score(score) for score in message.scores}, message)
+    def __repr__(self) -> str:
+        """The scores."""
+        return f"Evaluation(scores={self.scores!r})"
+
+    @functools.cached_property
+    def scores(self) -> Mapping[str, Score]:
+        """The scores by proxy, in the order asked."""
+        # Not before they are asked for: of thousands of results often little is read.
+        return {score.proxy: _score(score) for score in self.message.scores}
 
     @property
     def fingerprint(self) -> scoring_pb2.Fingerprint:
@@ -78,10 +82,12 @@ class Evaluation:
             KeyError: the proxy was not asked for.
             NoValueError: the score has no value, because it is degenerate or not finite.
         """
-        score = self.scores[proxy]
-        if score.value is None:
-            raise NoValueError(f"{proxy} has no value: {score.outcome}")
-        return score.value
+        for score in self.message.scores:
+            if score.proxy == proxy:
+                if score.HasField("value"):
+                    return score.value
+                raise NoValueError(f"{proxy} has no value: {_score(score).outcome}")
+        raise KeyError(proxy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ MAX_SECONDS: Final = 365 * 24 * 3600
 logger = logging.getLogger("archscore")
 
 _FIRST_DELAY: Final = 0.2
-_LONGEST_DELAY: Final = 10.0
+_LONGEST_DELAY: Final = 2.0
+"""A server that is back is asked again within a few seconds."""
+_LONGEST_DELAY_WHEN_FULL: Final = 10.0
 _FAILURES_WORTH_A_WARNING: Final = 4
 
 
@@ -55,7 +57,8 @@ class Retrier:
     """The deadline of one piece of work, and the pauses between the attempts at it.
 
     Only UNAVAILABLE and QUEUE_FULL are worth another attempt. Pauses double from one failure to the next and are
-    jittered; where the server says how long to wait, they are never shorter than that.
+    jittered; where the server says how long to wait, they are never shorter than that, and where it says not to try
+    again, that is done.
     """
 
     def __init__(self, contact: Contact, timeout: float) -> None:
@@ -72,6 +75,11 @@ class Retrier:
         self._first_failure = 0.0
 
     @property
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() >= self._deadline
+
+    @property
     def reached(self) -> bool:
         """Whether the server was ever heard of."""
         return self._contact.reached
@@ -85,6 +93,11 @@ class Retrier:
         self._contact.answered()
         self._failures = 0
 
+    def heard(self, error: ArchscoreError) -> None:
+        """Notes an error that is an answer, or may be: whatever it is, only a deadline can expire without a server."""
+        if error.status is not None or not isinstance(error, DeadlineExceededError):
+            self._contact.answered()
+
     def pause(self, error: ArchscoreError) -> float:
         """Seconds to wait before the next attempt.
 
@@ -92,9 +105,7 @@ class Retrier:
             ArchscoreError: the error itself: another attempt would not help, or would come too late.
         """
         if not isinstance(error, (UnavailableError, QueueFullError)):
-            # Whatever the error is, only a deadline can expire without a server.
-            if not isinstance(error, DeadlineExceededError):
-                self._contact.answered()
+            self.heard(error)
             raise error
         seconds = self._next_pause(error)
         give_up = self._deadline
@@ -104,17 +115,34 @@ class Retrier:
             raise error
         return seconds
 
+    def outlast(self, error: ArchscoreError) -> float:
+        """As `pause`, but the time starts anew with an outage: what was under way is lost with the server.
+
+        Raises:
+            ArchscoreError: as `pause`; the whole timeout went by since the outage began.
+        """
+        if not self._failures and self._contact.reached:
+            self._deadline = time.monotonic() + self._timeout
+        return self.pause(error)
+
     def postpone(self, error: ArchscoreError) -> float:
-        """Seconds to wait before the next attempt, which gets the whole timeout again."""
+        """Seconds to wait before the next attempt, which gets the whole timeout again.
+
+        Raises:
+            ArchscoreError: the error itself: the server asks not to try again.
+        """
         seconds = self._next_pause(error)
         self._deadline = time.monotonic() + seconds + self._timeout
         return seconds
 
     def _next_pause(self, error: ArchscoreError) -> float:
+        if error.retry_after is not None and error.retry_after > MAX_SECONDS:
+            raise error
         self._contact.reached |= bool(error.reason)  # Only a server of ours gives reasons.
         if not self._failures:
             self._first_failure = time.monotonic()
-        ceiling = min(_FIRST_DELAY * 2.0**self._failures, _LONGEST_DELAY)
+        longest = _LONGEST_DELAY_WHEN_FULL if isinstance(error, QueueFullError) else _LONGEST_DELAY
+        ceiling = min(_FIRST_DELAY * 2.0**self._failures, longest)
         self._failures = min(self._failures + 1, 64)
         seconds = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
         if error.retry_after is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Final, TypeVar
@@ -40,6 +41,7 @@ _BY_CODE: Final[dict[str, type[ArchscoreError]]] = {
 }
 _CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 _CODE_NUMBERS: Final = {name: number for number, name in _CODE_NAMES.items()}
+_PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
 _ENCODING_FIELD: Final = re.compile(r"(^|\.)encoding$")
 # A message is made of "field: description" for some fields, separated by semicolons.
 _PLACE: Final = re.compile(r"(?:^|(?<=; ))architectures\[(\d+)\](?=[.:]|$)")
@@ -53,25 +55,28 @@ def from_rpc(rpc_error: grpc.RpcError, target: str) -> ArchscoreError:
         status = rpc_status.from_call(call)
     except (ValueError, DecodeError):  # Details that contradict the call's own status, or that cannot be read.
         status = None
+    pushback = _pushback(call)
     if status is not None:
-        return from_status(status)
+        return from_status(status, pushback=pushback)
     # Without the details that a server of ours sends, these are the words of this side.
-    error = from_status(Status(code=call.code().value[0], message=call.details() or ""))
+    error = from_status(Status(code=call.code().value[0], message=call.details() or ""), pushback=pushback)
+    error.status = None
     if isinstance(error, (UnavailableError, DeadlineExceededError)):
         error.message = f"no answer from {target}: {error.message}"
     return error
 
 
-def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
+def from_status(status: Status, *, of_item: bool = False, pushback: float | None = None) -> ArchscoreError:
     """The exception for a status.
 
     Args:
         status: what the server sent.
         of_item: whether it is about one architecture of many, rather than about a request.
+        pushback: seconds that came beside it, for clients that do not read its details.
     """
     code = _CODE_NAMES.get(status.code, "UNKNOWN")
     info = next((info for info in _details(status, ErrorInfo) if info.domain == DOMAIN), ErrorInfo())
-    delays = [retry.retry_delay.ToTimedelta().total_seconds() for retry in _details(status, RetryInfo)]
+    delays = [retry.retry_delay.seconds + retry.retry_delay.nanos * 1e-9 for retry in _details(status, RetryInfo)]
     violations = [
         FieldViolation(violation.field, violation.description)
         for bad_request in _details(status, BadRequest)
@@ -79,6 +84,8 @@ def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
     ]
 
     kind = _BY_REASON.get(info.reason) or _BY_CODE.get(code)
+    if kind is None and code == "RESOURCE_EXHAUSTED" and not info.reason and pushback is not None:
+        kind = QueueFullError  # Nobody says when to send a message again that is too large.
     if kind is None and (of_item or any(_ENCODING_FIELD.search(violation.field) for violation in violations)):
         kind = ArchitectureError
     if kind is None:
@@ -88,7 +95,7 @@ def from_status(status: Status, *, of_item: bool = False) -> ArchscoreError:
         code=code,
         reason=info.reason,
         field_violations=violations,
-        retry_after=max(delays, default=None),
+        retry_after=max(0.0, *delays) if delays else pushback,
         status=status,
     )
 
@@ -132,6 +139,15 @@ def to_status(error: ArchscoreError) -> Status:
             bad_request.field_violations.add(field=violation.field, description=violation.description)
         status.details.add().Pack(bad_request)
     return status
+
+
+def _pushback(call: grpc.Call) -> float | None:
+    """Seconds that the server asks to wait in the words of gRPC's own retries; infinite where it asks not to retry."""
+    for key, value in call.trailing_metadata() or ():
+        if key == _PUSHBACK_TRAILER:
+            # Whatever is no number of milliseconds means no (gRFC A6).
+            return int(value) / 1000 if re.fullmatch(r"[0-9]{1,15}", str(value)) else math.inf
+    return None
 
 
 def _details(status: Status, kind: type[_Detail]) -> list[_Detail]:

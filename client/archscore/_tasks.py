@@ -28,15 +28,23 @@ if TYPE_CHECKING:
 class Tasks:
     """Sends chunks, each in a task of its own, and gathers what comes back."""
 
-    def __init__(self, method: Method, target: str, sleep: Callable[[float], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        method: Method,
+        metadata: tuple[tuple[str, str], ...],
+        target: str,
+        sleep: Callable[[float], Awaitable[object]],
+    ) -> None:
         """Starts without any task.
 
         Args:
             method: the streaming RPC.
+            metadata: what goes with every request.
             target: the server's address, for messages.
             sleep: pauses for some seconds.
         """
         self._method = method
+        self._metadata = metadata
         self._target = target
         self._sleep = sleep
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,7 +111,7 @@ class Tasks:
     async def _attempt(self, chunk: Chunk) -> ArchscoreError | None:
         """Sends a request and reads its answers; returns what went wrong."""
         with _closing.asynchronous():
-            call = self._method(chunk.request(), timeout=chunk.timeout())
+            call = self._method(chunk.request(), timeout=chunk.timeout(), metadata=self._metadata)
             try:
                 async for response in call:
                     if results := chunk.answered(response):

@@ -33,10 +33,13 @@ class AsyncClient(BaseClient):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        client_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Does not connect yet, nor need an event loop. Arguments and errors as for `archscore.Client`."""
-        super().__init__(target, timeout=timeout, connect_timeout=connect_timeout, credentials=credentials)
+        super().__init__(
+            target, timeout=timeout, connect_timeout=connect_timeout, client_id=client_id, credentials=credentials
+        )
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     @functools.cached_property
@@ -144,7 +147,9 @@ class AsyncClient(BaseClient):
                     continue
                 try:
                     with _closing.asynchronous():
-                        response = await getattr(self._stub, step.method)(step.request, timeout=step.timeout)
+                        response = await getattr(self._stub, step.method)(
+                            step.request, timeout=step.timeout, metadata=self._metadata
+                        )
                 except grpc.RpcError as error:
                     step = steps.throw(_status.from_rpc(error, self.target))
                 else:
@@ -155,7 +160,7 @@ class AsyncClient(BaseClient):
 
     async def _carry_out(self, plan: Plan) -> AsyncGenerator[Result, None]:
         """Sends the chunks of a plan and hands out the results."""
-        tasks = Tasks(self._stub.ScoreArchitectures, self.target, self._sleep)
+        tasks = Tasks(self._stub.ScoreArchitectures, self._metadata, self.target, self._sleep)
         try:
             while not plan.done:
                 chunk = plan.next_chunk()

@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     command: Callable[[Client, argparse.Namespace], int] = getattr(_commands, arguments.command)
     timeout = {} if arguments.timeout is None else {"timeout": arguments.timeout}
-    with Client(arguments.server, connect_timeout=_CONNECT_TIMEOUT, **timeout) as client:
+    with Client(arguments.server, connect_timeout=_CONNECT_TIMEOUT, client_id=arguments.client_id, **timeout) as client:
         return command(client, arguments)
 
 
@@ -104,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         metavar="SECONDS",
         help="for a chunk of architectures (default: 600), or for a look-up (default: 30)",
+    )
+    common.add_argument(
+        "--client-id",
+        metavar="ID",
+        help="who asks: clients that share an id share a turn at the server (default: $ARCHSCORE_CLIENT_ID)",
     )
     common.add_argument("--json", action="store_true", help="print messages in the proto3 JSON mapping, one a line")
 

@@ -33,6 +33,7 @@ class Client(BaseClient):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+        client_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Does not connect yet.
@@ -43,12 +44,17 @@ class Client(BaseClient):
                 chunk of `score_many`. The default suits a CPU.
             connect_timeout: seconds after which a server that never answered is given up. One that did answer is
                 worth waiting for until the timeout: it may be being restarted.
+            client_id: who asks, in 1 to 64 printable ASCII characters. The server lets clients take turns: those that
+                share an id share a turn, whatever they run on. None takes $ARCHSCORE_CLIENT_ID; without either, each
+                connection has a turn of its own.
             credentials: for a channel with TLS. None connects without.
 
         Raises:
-            UsageError: the target is not text, or a timeout not positive or longer than a year.
+            UsageError: the target is not text, a timeout not positive or longer than a year, or the client id not fit.
         """
-        super().__init__(target, timeout=timeout, connect_timeout=connect_timeout, credentials=credentials)
+        super().__init__(
+            target, timeout=timeout, connect_timeout=connect_timeout, client_id=client_id, credentials=credentials
+        )
         options = self._channel_options()
         if credentials is None:
             self._channel = grpc.insecure_channel(self.target, options)
@@ -118,7 +124,8 @@ class Client(BaseClient):
         The iterable may be endless: it is consumed in the caller's thread, at most `chunk_size * max_in_flight`
         architectures ahead of the results. An architecture that cannot be scored, or is not in time, has an error in
         its result; only faults of the request, and a server that stays away, raise. Streams that break are resumed
-        where they broke. While the server's queue is full, less is sent, and waiting for it does not count as time.
+        where they broke, and a server that was there before is waited for until the timeout, counted from when it went.
+        While its queue is full, less is sent, and waiting for it does not count as time.
         Leaving the iteration early, or closing the generator, cancels what is in flight.
 
         Args:
@@ -187,7 +194,9 @@ class Client(BaseClient):
                     continue
                 try:
                     with _closing.blocking():
-                        response = getattr(self._stub, step.method)(step.request, timeout=step.timeout)
+                        response = getattr(self._stub, step.method)(
+                            step.request, timeout=step.timeout, metadata=self._metadata
+                        )
                 except grpc.RpcError as error:
                     step = steps.throw(_status.from_rpc(error, self.target))
                 else:
@@ -198,7 +207,7 @@ class Client(BaseClient):
 
     def _carry_out(self, plan: Plan) -> Generator[Result, None, None]:
         """Sends the chunks of a plan and hands out the results."""
-        readers = Readers(self._stub.ScoreArchitectures, self.target, self._wait)
+        readers = Readers(self._stub.ScoreArchitectures, self._metadata, self.target, self._wait)
         try:
             while not plan.done:
                 chunk = plan.next_chunk()

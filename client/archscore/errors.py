@@ -34,7 +34,7 @@ class ArchscoreError(Exception):
         code: name of the status code, such as "INVALID_ARGUMENT"; None where the fault was found without a server.
         reason: the server's machine-readable reason, such as "QUEUE_FULL"; empty if it gave none.
         field_violations: the fields at fault.
-        retry_after: seconds after which the server asks to try again.
+        retry_after: seconds after which the server asks to try again; infinite where it asks not to.
         status: the google.rpc.Status that the server sent, if it did.
     """
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -84,6 +87,63 @@ class AsyncDriver(Driver):
     def close(self):
         self.runner.run(self.client.close())
         self.runner.close()
+
+
+class Network:
+    """A way to a server that can swallow what goes over it.
+
+    Attributes:
+        address: leads to the server.
+    """
+
+    def __init__(self, target: str):
+        self._target = target.rsplit(":", 1)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._swallowed: set[socket.socket] = set()
+        self._threads[0].start()
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def swallow(self):
+        """From now on nothing arrives over the connections that there are, and none of them ends."""
+        self._swallowed.update(self._ends)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._ends):
+            end.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._ends += near, far
+                for pair in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._pump, args=pair))
+                    self._threads[-1].start()
+
+    def _pump(self, source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source not in self._swallowed:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def network(target):
+    network = Network(target)
+    yield network
+    network.close()
 
 
 @pytest.fixture

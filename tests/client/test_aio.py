@@ -10,7 +10,7 @@ import pytest
 
 import puppet_server
 from archscore import AsyncClient, UsageError
-from puppet_server import Fault, score_of
+from puppet_server import QUEUE_FULL, Fault, score_of
 
 
 def readers():
@@ -41,6 +41,21 @@ async def test_cancelling_the_consumer_leaves_no_tasks(target, puppet):
                 _ = [result async for result in client.score_many(["a", "b"], ["tcet"])]
         await eventually(lambda: not readers())
         await eventually(puppet.abandoned.is_set)
+
+
+async def test_cancelling_the_consumer_ends_the_wait_for_a_full_queue(target, puppet):
+    puppet.script.extend([Fault(QUEUE_FULL)] * 100)
+    async with AsyncClient(target) as client:
+
+        async def consume():
+            return [result async for result in client.score_many(["a", "b"], ["tcet"], chunk_size=1)]
+
+        consumer = asyncio.create_task(consume())
+        await eventually(lambda: len(puppet.requests) == 2)
+        consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(consumer, 20)
+        await eventually(lambda: not readers())
 
 
 async def test_cancelling_a_single_score(target, puppet):

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 import archscore
 from archscore import _progress, _retry, cli
 from archscore.v1 import scoring_pb2
-from puppet_server import Fault, score_of, status
+from puppet_server import QUEUE_FULL, Fault, score_of, status
 
 
 @pytest.fixture
@@ -138,6 +138,14 @@ def test_output_appears_as_it_is_ready(target):
     assert process.wait() == 0
 
 
+def test_client_id(archscore_cli, puppet, monkeypatch):
+    monkeypatch.setenv("ARCHSCORE_CLIENT_ID", "other")
+    archscore_cli("info")
+    archscore_cli("info", "--client-id", "me")
+    assert archscore_cli("score", "--client-id", "me", "--proxies", "tcet", "x")[0] == cli.EXIT_OK
+    assert puppet.client_ids == ["other", "me", "me"]
+
+
 # Look-ups
 
 
@@ -189,6 +197,7 @@ def test_info(archscore_cli, puppet):
         (["score", "--proxies", "tcet", "--file", "a\0b"], "cannot read"),
         (["score", "--proxies", "\udcff", "x"], "proxies: not Unicode text"),
         (["score", "--proxies", "tcet", "--space", "\udcff", "x"], "space: not Unicode text"),
+        (["info", "--client-id", ""], "client_id: expected 1 to 64 printable ASCII characters"),
         (["info", "--server", "\udcff"], "target: not Unicode text: '\\udcff'"),
         (["score", "--proxies", "tcet", "--config", "{", "x"], "--config is not JSON"),
         (["score", "--proxies", "tcet", "--config", "[" * 100_000, "x"], "--config is not JSON"),
@@ -306,6 +315,20 @@ def test_interrupt(target, puppet):
     assert rest(process) == ([], "")
     assert process.wait() == cli.EXIT_INTERRUPTED
     assert puppet.abandoned.wait(10)
+
+
+def test_interrupt_while_the_queue_is_full(target, puppet):
+    puppet.item_script["y"] = [QUEUE_FULL] * 100
+    process = start_process(
+        "score", "--server", target, "--proxies", "tcet", "--json", "--chunk-size", "1", "--file", "-",
+        stdin=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdin.write("x\ny\n")
+    process.stdin.close()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == cli.EXIT_INTERRUPTED
+    assert rest(process) == ([], "")
 
 
 # The terminal

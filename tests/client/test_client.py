@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from archscore import Client, UsageError
-from puppet_server import Fault, score_of
+from puppet_server import QUEUE_FULL, Fault, score_of
 
 
 def readers():
@@ -35,6 +35,18 @@ def test_threads_share_a_client(target):
             return [result["tcet"] for result in results] == [score_of(name, "tcet") for name in names]
 
         assert all(pool.map(work, range(8)))
+
+
+def test_closing_the_generator_ends_the_wait_for_a_full_queue(target, puppet):
+    puppet.item_script["b"] = [QUEUE_FULL] * 100
+    with Client(target) as client:
+        results = client.score_many(["a", "b"], ["tcet"], chunk_size=1)
+        next(results)
+        closing = threading.Thread(target=results.close)
+        closing.start()
+        closing.join(20)
+        assert not closing.is_alive()
+        assert not readers()
 
 
 def test_closing_the_client_ends_what_is_in_flight(target, puppet):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import random
 import socket
 import threading
 
@@ -12,7 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest
 
 import archscore
 import puppet_server
-from archscore import spaces
+from archscore import _base, spaces
 from puppet_server import QUEUE_FULL, STARTING, UNAVAILABLE, Fault, score_of, status
 
 NAMES = [f"cell{number}" for number in range(20)]
@@ -149,6 +151,51 @@ def test_credentials(connect, puppet):
         server.stop(0).wait()
 
 
+def test_an_endless_wait_is_no_retry(driver, puppet):
+    full = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL")
+    puppet.script.extend([Fault(full, pushback="-1"), Fault(full, pushback="-1")])
+    with pytest.raises(archscore.QueueFullError):
+        driver.call("score", "x", ["tcet"])
+    with pytest.raises(archscore.QueueFullError):
+        list(driver.many(["x"], ["tcet"]))
+    assert not driver.sleeps
+
+
+def test_a_wait_that_only_the_trailer_names(driver, puppet):
+    full = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL")
+    puppet.script.extend([Fault(full, pushback="7000"), Fault(full, pushback="7000")])
+    driver.call("score", "x", ["tcet"])
+    check(driver.many(NAMES[:8], ["tcet"]), NAMES[:8])
+    assert len(driver.sleeps) == 2
+    assert all(7 < pause < 8 for pause in driver.sleeps)
+
+
+def test_every_call_names_the_client(connect, target, puppet, monkeypatch):
+    def ask(driver):
+        list(driver.many(["x", "y"], ["tcet"], chunk_size=1))
+        driver.call("score", "x", ["tcet"])
+        driver.call("describe", "x")
+        for method in ("proxies", "spaces", "server_info"):
+            driver.call(method)
+        sent, puppet.client_ids[:] = set(puppet.client_ids), []
+        return sent
+
+    assert ask(connect(target)) == {None}
+    assert ask(connect(target, client_id="search 7/a")) == {"search 7/a"}
+    monkeypatch.setenv("ARCHSCORE_CLIENT_ID", "everywhere")
+    assert ask(connect(target)) == {"everywhere"}
+    assert ask(connect(target, client_id="x" * 64)) == {"x" * 64}
+    monkeypatch.setenv("ARCHSCORE_CLIENT_ID", "")
+    assert ask(connect(target)) == {None}
+
+
+@pytest.mark.parametrize("client_id", ["", "x" * 65, "é", "a\nb", "a\x7f", " a", "a ", 7, "\udcff"])
+@pytest.mark.parametrize("kind", [archscore.Client, archscore.AsyncClient])
+def test_client_ids_that_cannot_be_sent(kind, client_id):
+    with pytest.raises(archscore.UsageError, match="client_id"):
+        kind("localhost:1", client_id=client_id)
+
+
 # Many architectures
 
 
@@ -242,6 +289,44 @@ def test_a_full_queue_slows_down(driver, puppet):
     assert len(driver.sleeps) == 2
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_goes_wrong_on_the_way_each_architecture_has_one_result(driver, puppet, seed, ordered):
+    rng = random.Random(seed)
+    eager = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL", retry_after=0)
+    faults = [QUEUE_FULL, eager, UNAVAILABLE, STARTING, status(grpc.StatusCode.CANCELLED), None]
+    driver.call("server_info")
+    puppet.reverse = bool(seed % 2)
+    puppet.script.extend(rng.choice([None, Fault(rng.choice(faults), after=rng.randrange(6))]) for _ in range(60))
+    refusals = [QUEUE_FULL, eager, UNAVAILABLE, STARTING]
+    puppet.item_script = {name: rng.choices(refusals, k=rng.randrange(3)) for name in NAMES}
+    check(driver.many(NAMES, ["tcet"], chunk_size=6, max_in_flight=3, ordered=ordered), NAMES, ordered=ordered)
+    assert all(pause > 0 for pause in driver.sleeps)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_server_that_is_killed_and_comes_back(connect, ordered):
+    """Every stream is cut in the middle, and nobody listens for a while."""
+    with contextlib.ExitStack() as stack:
+        child, target = stack.enter_context(puppet_server.process(hangs_after=3))
+        driver = connect(target)
+        attempts = []
+
+        def outage():
+            threading.Event().wait(0.05)
+            attempts.append(None)
+            if len(attempts) == 8:
+                stack.enter_context(puppet_server.process(int(target.rpartition(":")[2])))
+
+        driver.on_sleep = outage
+        results = driver.many(NAMES, ["tcet"], chunk_size=5, max_in_flight=2, ordered=ordered)
+        given = [next(results) for _ in range(3)]
+        child.kill()
+        child.wait()
+        check([*given, *results], NAMES, ordered=ordered)
+        assert len(attempts) >= 8
+
+
 def test_a_server_that_stops_and_comes_back(connect, puppet):
     server, port = puppet_server.start(puppet)
     driver = connect(f"127.0.0.1:{port}")
@@ -280,6 +365,39 @@ def test_architectures_that_are_not_in_time_fail_alone(driver, puppet):
     results = list(driver.many(NAMES[:9], ["tcet"], chunk_size=5, max_in_flight=1))
     errors = [type(result.error) for result in results]
     assert errors == [type(None)] * 3 + [archscore.DeadlineExceededError] * 2 + [type(None)] * 4
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_deadline_that_the_server_refuses_beforehand(driver, puppet, reached):
+    if reached:
+        driver.call("server_info")
+    refusal = status(grpc.StatusCode.DEADLINE_EXCEEDED, "cannot be met")
+    puppet.script.append(Fault(refusal))
+    results = list(driver.many(NAMES[:9], ["tcet"], chunk_size=5, max_in_flight=1))
+    errors = [type(result.error) for result in results]
+    assert errors == [archscore.DeadlineExceededError] * 5 + [type(None)] * 4
+    assert [len(chunk) for chunk in puppet.chunks()] == [5, 4]
+
+
+def test_what_was_not_asked_is_not_refused(driver, puppet):
+    """A full queue has the chunk sent in parts; the deadline of one is refused."""
+    puppet.script.extend([Fault(QUEUE_FULL), Fault(status(grpc.StatusCode.DEADLINE_EXCEEDED), after=1)])
+    results = list(driver.many(NAMES[:8], ["tcet"]))
+    errors = [type(result.error) for result in results]
+    assert errors == [type(None)] + [archscore.DeadlineExceededError] * 3 + [type(None)] * 4
+
+
+def test_a_server_that_vanishes_is_noticed(connect, network, puppet, monkeypatch):
+    """Its connection stays, but nothing comes over it any more."""
+    monkeypatch.setattr(_base, "_KEEPALIVE_TIME", 0.2)
+    monkeypatch.setattr(_base, "_KEEPALIVE_TIMEOUT", 0.2)
+    puppet.script.append(Fault(None, after=1, hangs=True))
+    driver = connect(network.address)
+    results = driver.many(["a", "b"], ["tcet"])
+    first = next(results)
+    network.swallow()
+    check([first, *results], ["a", "b"])
+    assert driver.sleeps
 
 
 def test_a_real_deadline(driver, puppet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import grpc
@@ -119,6 +120,46 @@ def test_calls_without_usable_details(trailers):
     error = _status.from_rpc(Call(grpc.StatusCode.UNAVAILABLE, "refused", trailers), "host:1")
     assert str(error) == "no answer from host:1: refused"
     assert isinstance(error, archscore.UnavailableError)
+
+
+FULL_WITHOUT_DELAY = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL")
+
+
+@pytest.mark.parametrize(
+    ("pushback", "retry_after"),
+    [
+        ("1500", 1.5),
+        ("0", 0),
+        ("-1", math.inf),
+        ("", math.inf),
+        ("soon", math.inf),
+        ("1_0", math.inf),
+        ("9" * 99, math.inf),
+    ],
+)
+@pytest.mark.parametrize("sent", [FULL_WITHOUT_DELAY, None])
+def test_pushback_says_when_to_try_again_or_that_not(sent, pushback, retry_after):
+    details = () if sent is None else (("grpc-status-details-bin", sent.SerializeToString()),)
+    call = Call(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (*details, ("grpc-retry-pushback-ms", pushback)))
+    error = _status.from_rpc(call, "host:1")
+    assert type(error) is archscore.QueueFullError
+    assert error.retry_after == retry_after
+
+
+def test_retry_info_goes_before_pushback():
+    details = ("grpc-status-details-bin", QUEUE_FULL.SerializeToString())
+    call = Call(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full", (details, ("grpc-retry-pushback-ms", "-1")))
+    assert _status.from_rpc(call, "host:1").retry_after == 30
+
+
+def test_a_message_that_is_too_large_is_no_full_queue():
+    call = Call(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max", ())
+    assert type(_status.from_rpc(call, "host:1")) is archscore.ArchscoreError
+
+
+def test_a_delay_that_makes_no_sense_is_none():
+    assert _status.from_status(status(INVALID, retry_after=-5)).retry_after == 0
+    assert _status.from_status(status(INVALID, retry_after=10**12)).retry_after == 1e12
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED])

@@ -74,12 +74,27 @@ def test_nothing_more_is_taken_while_enough_is_in_flight():
     plan = plan_for(map(str, itertools.count()))
     first, second = plan.next_chunk(), plan.next_chunk()
     assert plan.next_chunk() is None
-    assert list(plan.hand_out(second, second.answered(answer(*range(len(encodings(second))))))) == []
+    assert plan.hand_out(second, second.answered(answer(*range(len(encodings(second)))))) == []
     assert plan.next_chunk() is None
     results = plan.hand_out(first, first.answered(answer(*range(len(encodings(first))))))
-    assert [next(results).index for _ in range(4)] == [0, 1, 2, 3]
-    assert [result.index for result in results] == [4, 5, 6, 7]
+    assert [result.index for result in results] == list(range(8))
     assert plan.next_chunk() is not None
+
+
+def test_the_oldest_chunk_makes_room_in_order():
+    """However many messages of however many chunks a result lets go."""
+    plan = plan_for(map(str, itertools.count()), max_in_flight=3)
+    first, second, third = (plan.next_chunk() for _ in range(3))
+    for chunk in (first, second, third):
+        chunk.request()
+    assert plan.hand_out(second, second.answered(answer(0, 1, 2, 3))) == []
+    assert plan.hand_out(third, third.answered(answer(0, 1))) == []
+    assert [result.index for result in plan.hand_out(first, first.answered(answer(1, 0)))] == [0, 1]
+    assert plan.next_chunk() is None
+    assert [result.index for result in plan.hand_out(first, first.answered(answer(3, 2)))] == list(range(2, 10))
+    assert plan.next_chunk() is not None
+    assert plan.next_chunk() is not None
+    assert plan.next_chunk() is None
 
 
 def test_chunks_are_cut_by_bytes():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from google.rpc.status_pb2 import Status
 
 from archscore import (
     DeadlineExceededError,
@@ -29,12 +32,12 @@ def clock(monkeypatch):
     return clock
 
 
-def pauses(retrier, clock, error):
+def pauses(retrier, clock, error, method=Retrier.pause):
     """Pauses until the retrier gives up."""
     taken: list[float] = []
     while True:
         try:
-            taken.append(retrier.pause(error))
+            taken.append(method(retrier, error))
         except type(error):
             return taken
         clock.now += taken[-1]
@@ -45,9 +48,9 @@ def test_pauses_double_up_to_a_limit_and_end_with_the_deadline(clock):
     contact.reached = True
     taken = pauses(Retrier(contact, 100), clock, UnavailableError("gone"))
     for number, pause in enumerate(taken):
-        ceiling = min(0.2 * 2**number, 10)
+        ceiling = min(0.2 * 2**number, 2)
         assert ceiling / 2 <= pause <= ceiling
-    assert 90 <= sum(taken) < 100
+    assert 98 <= sum(taken) < 100
 
 
 def test_a_server_that_never_answered_is_given_up_soon(clock):
@@ -95,8 +98,39 @@ def test_a_postponed_attempt_has_the_whole_timeout(clock):
     assert 0 < retrier.remaining() < 0.01
 
 
+def test_a_full_queue_is_asked_less_and_less_often(clock):
+    contact = Contact(connect_timeout=5)
+    taken = pauses(Retrier(contact, 200), clock, QueueFullError("full", reason="QUEUE_FULL"))
+    assert 5 <= taken[-1] <= 10
+
+
+def test_an_outage_has_the_whole_timeout(clock):
+    contact = Contact(5)
+    contact.reached = True
+    retrier = Retrier(contact, 100)
+    clock.now += 99
+    assert 98 <= sum(pauses(retrier, clock, UnavailableError("gone"), Retrier.outlast)) < 100
+
+
+def test_an_outage_before_the_first_answer_has_the_time_to_connect(clock):
+    taken = pauses(Retrier(Contact(5), 100), clock, UnavailableError("refused"), Retrier.outlast)
+    assert 1 < sum(taken) < 5
+
+
+@pytest.mark.parametrize("retry_after", [math.inf, 3e11])
+@pytest.mark.parametrize("method", [Retrier.pause, Retrier.postpone, Retrier.outlast])
+def test_a_server_that_asks_not_to_try_again_is_obeyed(clock, method, retry_after):
+    with pytest.raises(QueueFullError):
+        method(Retrier(Contact(5), 100), QueueFullError("full", reason="QUEUE_FULL", retry_after=retry_after))
+
+
 @pytest.mark.parametrize(
-    ("error", "reached"), [(InvalidRequestError("no"), True), (DeadlineExceededError("late"), False)]
+    ("error", "reached"),
+    [
+        (InvalidRequestError("no"), True),
+        (DeadlineExceededError("late"), False),
+        (DeadlineExceededError("refused", status=Status(code=4)), True),
+    ],
 )
 def test_other_errors_are_final(clock, error, reached):
     retrier = Retrier(Contact(5), 100)
