@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import math
-import os
 import sqlite3
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from archscore.spaces import zennas
 from archscore_server.engine import EvaluationConfig, Outcome, Score, proxies
 from archscore_server.store import Store
 from archscore_server.store_cli import store as group
-from support.stores import CELLS, CONTEXT, PROXIES, Clock, ok, scores_of
+from support.stores import CELLS, CONTEXT, PROXIES, Clock, files, ok, scores_of
 
 DAY = 86_400
 
@@ -245,7 +244,7 @@ class TestNoStore:
     def test_missing(self, command, tmp_path):
         path = tmp_path / "missing.db"
         assert f"Error: there is no store {path}" in run(*command, "--store", path, code=2).stderr
-        assert os.listdir(tmp_path) == []
+        assert files(tmp_path) == []
 
     def test_not_said(self, command):
         assert "--store" in run(*command, code=2).stderr
@@ -255,7 +254,7 @@ class TestNoStore:
         path.write_bytes(content)
         assert f"{path} is no store" in run(*command, "--store", path, code=2).stderr
         assert path.read_bytes() == content
-        assert os.listdir(path.parent) == [path.name]
+        assert files(path.parent) == [path.name]
 
     def test_another_database(self, command, path):
         connection = sqlite3.connect(path)

@@ -11,7 +11,8 @@ import textwrap
 
 import pytest
 
-from support.stores import CELLS, CONTEXT, PROXIES, scores_of, until
+from archscore_server.store._file import connect
+from support.stores import CELLS, CONTEXT, PROXIES, files, scores_of, until
 
 LOGGER = "archscore_server.store"
 
@@ -37,9 +38,7 @@ def other_database(path):
 
 
 def other_schema(path):
-    from archscore_server.store import _file
-
-    connection = _file.connect(path, "rwc", busy_seconds=1)
+    connection = connect(path, "rwc", busy_seconds=1)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
 
@@ -58,7 +57,7 @@ async def test_what_is_no_store_is_left_alone(opened, path, counts, warnings, ma
     await asyncio.sleep(0.05)
     await store.close()
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert files(path.parent) == [path.name]
     assert counts.states == [True, False]
     [warning] = warnings()
     assert str(path) in warning
@@ -92,7 +91,7 @@ async def test_a_path_that_cannot_be_opened(opened, tmp_path, warnings, name):
     await works_from_memory(store)
     await store.close()
     assert "3 scores" in warnings()[-1], "says what is lost"
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", [":memory:", "a b?mode=memory#%41", "file:x"])
@@ -100,7 +99,7 @@ async def test_names_that_mean_something_to_sqlite(opened, tmp_path, name):
     store = await opened(tmp_path / name)
     store.put(CONTEXT, CELLS[0], scores_of(0))
     await store.close()
-    assert os.listdir(tmp_path) == [name]
+    assert files(tmp_path) == [name]
 
 
 async def test_corrupt_pages(opened, path, counts, warnings):
@@ -278,8 +277,8 @@ def test_a_file_that_may_only_be_read(path):
     assert len(result.stderr.splitlines()) == 2, "cannot be written, and what was lost when it was closed"
 
 
-async def test_killed_in_the_middle(opened, path):
-    """The file opens clean and has all that was put more than a second before."""
+def cells_before_the_last_second(path):
+    """Puts scores in a process that is killed after a while, and returns the cells put more than a second before."""
     code = """
         import asyncio, sys, time
         from pathlib import Path
@@ -312,7 +311,12 @@ async def test_killed_in_the_middle(opened, path):
         killed = float(lines[-1].split()[1])
     durable = [int(line.split()[0]) for line in lines if float(line.split()[1]) < killed - 1]
     assert len(durable) > 10
+    return durable
 
+
+async def test_killed_in_the_middle(opened, path):
+    """The file opens clean and has all that was put more than a second before."""
+    durable = cells_before_the_last_second(path)
     store = await opened(path)
     assert not store.degraded
     found = await store.get(CONTEXT, [CELLS[index] for index in durable], PROXIES)
