@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from archscore.spaces import nasbench201
 from archscore_server.engine import EvaluationConfig, Outcome, Score
@@ -65,8 +66,13 @@ class Counts:
         self.states.append(up)
 
 
+def files(directory: Path | str) -> list[str]:
+    """Names of what is in a directory."""
+    return sorted(file.name for file in Path(directory).iterdir())
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Waits until something holds; a guard ends what would hang."""
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -13,6 +13,12 @@ from support.stores import Clock, Counts
 Opened = Callable[..., Coroutine[Any, Any, Store]]
 
 
+@pytest.fixture(autouse=True)
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that wait for something to be written need not wait for more to come. (A killed process is a real one.)"""
+    monkeypatch.setattr("archscore_server.store._store._FLUSH_SECONDS", 0.02)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import math
-import os
 import sqlite3
 import struct
 import threading
@@ -12,8 +11,8 @@ import pytest
 
 from archscore.spaces import nasbench201, zennas
 from archscore_server.engine import EvaluationConfig, Init, Outcome, Precision, Score, proxies
-from archscore_server.store import Context
-from support.stores import CELLS, CONTEXT, PROXIES, ok, scores_of, until
+from archscore_server.store import Context, Store
+from support.stores import CELLS, CONTEXT, PROXIES, files, ok, scores_of, until
 
 
 def bits(score):
@@ -354,10 +353,8 @@ class TestTwoServers:
 
 class TestClosing:
     async def test_nothing_is_left(self, path):
-        from archscore_server.store import Store
-
         for _ in range(2):
-            threads, descriptors = threading.active_count(), os.listdir("/proc/self/fd")
+            threads, descriptors = threading.active_count(), files("/proc/self/fd")
             tasks = asyncio.all_tasks()
             store = Store(path)
             await store.open()
@@ -365,9 +362,9 @@ class TestClosing:
             await store.get(CONTEXT, CELLS[:9], PROXIES)
             await store.close()
             assert threading.active_count() == threads
-            assert sorted(os.listdir("/proc/self/fd")) == sorted(descriptors)
+            assert files("/proc/self/fd") == descriptors
             assert asyncio.all_tasks() == tasks
-            assert os.listdir(path.parent) == [path.name]
+            assert files(path.parent) == [path.name]
 
     async def test_afterwards_memory_answers(self, opened, path):
         store = await opened(path)
@@ -379,8 +376,6 @@ class TestClosing:
         assert len(await opened(path)) == 3
 
     async def test_before_it_is_open_puts_wait(self, path, clock):
-        from archscore_server.store import Store
-
         store = Store(path, clock=clock)
         store.put(CONTEXT, CELLS[0], scores_of(0))
         assert await store.get(CONTEXT, CELLS[:2], PROXIES) == [scores_of(0), {}]
@@ -389,7 +384,5 @@ class TestClosing:
         assert len(store) == 3
 
     async def test_without_having_been_opened(self, path):
-        from archscore_server.store import Store
-
         await Store(path).close()
         assert not path.exists()
