@@ -11,6 +11,7 @@ import textwrap
 
 import pytest
 
+from archscore_server.store import upkeep
 from archscore_server.store._file import connect
 from support.stores import CELLS, CONTEXT, PROXIES, files, scores_of, until
 
@@ -317,6 +318,9 @@ def cells_before_the_last_second(path):
 async def test_killed_in_the_middle(opened, path):
     """The file opens clean and has all that was put more than a second before."""
     durable = cells_before_the_last_second(path)
+    reader = upkeep.open_for_reading(path)
+    assert upkeep.stats(reader, path).scores >= 3 * len(durable), "what the dead server left can be looked at"
+    reader.close()
     store = await opened(path)
     assert not store.degraded
     found = await store.get(CONTEXT, [CELLS[index] for index in durable], PROXIES)
