@@ -30,6 +30,9 @@ _STACK_SIZES = {"cpu": 1, "cuda": 32}
 #: What a RuntimeError says that is about memory: of torch's allocator on the CPU, of C++ and of cuBLAS.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
 
+#: All that oneDNN says when it has no memory for itself. (What it cannot do at all it says of a primitive descriptor.)
+_OUT_OF_MEMORY_ONEDNN = ("could not create a primitive", "could not create a memory object")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -279,4 +282,5 @@ def _score(values: Array) -> Score:
 def _ran_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return any(words in str(error) for words in _OUT_OF_MEMORY)
+    message = str(error)
+    return message in _OUT_OF_MEMORY_ONEDNN or any(words in message for words in _OUT_OF_MEMORY)

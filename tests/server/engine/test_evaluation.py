@@ -267,6 +267,7 @@ OUT_OF_MEMORY = [
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
     ),
+    RuntimeError("could not create a primitive"),
 ]
 
 
