@@ -1,4 +1,4 @@
-"""A real `archscore-server` in a process of its own."""
+"""A real `archscore-server` in a process of its own, and what the kernel says of processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,29 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 READY = re.compile(r"archscore-server listening on (\S+) metrics on (\S+)")
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a process holds.
+
+    Attributes:
+        descriptors: open files, sockets and pipes.
+        threads: its threads.
+        children: processes that it has started and that are still there, zombies included.
+        resident: bytes of memory.
+    """
+
+    descriptors: int
+    threads: int
+    children: int
+    resident: int
 
 
 class ServerProcess:
@@ -32,6 +51,15 @@ class ServerProcess:
         """Memory of the front end and its workers."""
         return sum(resident_bytes(pid) for pid in [self.process.pid, *descendants(self.process.pid)])
 
+    def workers(self) -> list[int]:
+        """The worker processes, those that start included."""
+        return children(self.process.pid)
+
+    def stop(self, timeout: float = 60) -> int:
+        """Stops it with SIGTERM; returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of one process."""
@@ -39,17 +67,59 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def descriptors(pid: int) -> list[str]:
+    """What the open descriptors of a process lead to."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them, of this very process
+            links.append(os.readlink(link))
+    return sorted(links)
+
+
+def holdings(pid: int) -> Holdings:
+    """What a process holds now."""
+    threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+    return Holdings(len(descriptors(pid)), threads, len(children(pid)), resident_bytes(pid))
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, from whichever of its threads; none once it has ended."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+                found += [int(word) for word in (task / "children").read_text().split()]
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Processes that a process has started, and theirs."""
-    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*children, *(grandchild for child in children for grandchild in descendants(child))]
+    return [process for child in children(pid) for process in (child, *descendants(child))]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, zombies aside."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 @contextlib.contextmanager
-def server_process(*options: str) -> Iterator[ServerProcess]:
-    """Starts a server on free ports, waits until it is ready, and stops it with SIGTERM in the end."""
+def server_process(
+    *options: str, environment: Mapping[str, str] | None = None, log: IO[str] | None = None
+) -> Iterator[ServerProcess]:
+    """Starts a server on free ports, waits until it is ready, and stops it with SIGTERM in the end.
+
+    Args:
+        options: of its command line.
+        environment: variables besides those of this process.
+        log: where its log goes, if not to this process's stderr.
+    """
     command = [sys.executable, "-m", "archscore_server", "--port", "0", "--metrics-port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    variables = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             ready = READY.fullmatch(process.stdout.readline().strip())
