@@ -40,7 +40,7 @@ class Observer(Protocol):
         ...
 
     def expired(self, count: int) -> None:
-        """So many architectures were dropped from the queue: every waiter's deadline had passed."""
+        """So many architectures were dropped from the queue: the deadlines of all had passed or cannot be met."""
         ...
 
     def cancelled(self, count: int) -> None:

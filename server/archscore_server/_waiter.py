@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from archscore_server.engine import Evaluation
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 
 if TYPE_CHECKING:
     from archscore_server._queue import Work
@@ -38,7 +38,7 @@ class DeadlineExceededError(Exception):
 
 
 #: What a waiter ends with.
-Outcome = Evaluation | ArchitectureFailedError | StoppingError | DeadlineExceededError
+Outcome = Evaluation | ArchitectureFailedError | ArchitectureTooLargeError | StoppingError | DeadlineExceededError
 
 
 class Deadline:
@@ -61,7 +61,11 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """Whether the time has come."""
-        return self._clock() >= self._at
+        return self.within(0.0)
+
+    def within(self, seconds: float) -> bool:
+        """Whether it is no more than so many seconds away, or has passed."""
+        return self._clock() + seconds >= self._at
 
     def add(self, waiter: Waiter) -> None:
         """Has a waiter expire with this deadline."""
@@ -70,6 +74,10 @@ class Deadline:
     def discard(self, waiter: Waiter) -> None:
         """Forgets a waiter that is done or has left."""
         self._waiters.pop(waiter, None)
+        self.cancel_if_idle()
+
+    def cancel_if_idle(self) -> None:
+        """Stops the timer if nobody waits."""
         if not self._waiters:
             self._timer.cancel()
 
@@ -86,17 +94,21 @@ class Deadline:
 class Waiter:
     """One caller's interest in one evaluation; several waiters may share the evaluation."""
 
-    __slots__ = ("_future", "_release", "deadline", "work")
+    __slots__ = ("_future", "_release", "client", "deadline", "work")
 
-    def __init__(self, work: Work, deadline: Deadline | None, release: Callable[[Waiter], None]) -> None:
+    def __init__(
+        self, work: Work | None, client: str, deadline: Deadline | None, release: Callable[[Waiter], None]
+    ) -> None:
         """Made by the scheduler alone.
 
         Args:
-            work: the evaluation waited for.
+            work: the evaluation waited for; None where there will be none.
+            client: who waits.
             deadline: when the interest ends.
             release: called once if the waiter leaves before it is done.
         """
         self.work = work
+        self.client = client
         self.deadline = deadline
         self._release = release
         # Errors are set as results, never as exceptions: asyncio would complain of each that nobody looks at.
@@ -119,6 +131,7 @@ class Waiter:
 
         Raises:
             ArchitectureFailedError: the architecture cannot be evaluated.
+            ArchitectureTooLargeError: there is no memory to evaluate it.
             StoppingError: the scheduler stopped first.
             DeadlineExceededError: the waiter's deadline passed first.
             asyncio.CancelledError: the waiter has left.

@@ -1,8 +1,8 @@
 """Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC.
 
 A submission is admitted whole or not at all. Equal items in flight are one evaluation with several waiters. One task
-per slot of the pool takes batches from the queue. What a lost worker or a failed batch leaves behind is run again in
-halves until a culprit stands alone, so that one bad architecture never fails another.
+per slot of the pool takes batches from the queue, where clients take turns. What a lost worker or a failed batch leaves
+behind is run again in halves until a culprit stands alone, so that one bad architecture never fails another.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from archscore_server._failures import Failures
 from archscore_server._observer import NullObserver, Observer, RetryReason
-from archscore_server._queue import BatchReason, Item, Place, Priority, Queue, Work
+from archscore_server._queue import BatchReason, Group, Item, Place, Priority, Queue, Work
 from archscore_server._waiter import (
     ArchitectureFailedError,
     Deadline,
@@ -23,7 +24,7 @@ from archscore_server._waiter import (
     StoppingError,
     Waiter,
 )
-from archscore_server.engine import Evaluation
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 from archscore_server.pool import Batch, BatchFailedError, Pool, WorkerLostError
 
 __all__ = [
@@ -44,6 +45,9 @@ __all__ = [
 
 #: Workers that an architecture may take with it, alone in its batch, before it is given up.
 _MAX_LONE_DEATHS = 3
+
+#: The part of the measured time that an evaluation may take at best. What could be met must never be refused.
+_OPTIMISM = 0.5
 
 #: What a client is told when an architecture is given up. The pool's own words are for the log.
 _GAVE_UP: dict[RetryReason, str] = {
@@ -83,7 +87,7 @@ class Scheduler:
         self._observer = observer or NullObserver()
         self._clock = clock
         self._queue = Queue(batch_delay=batch_delay)
-        self._rate = _ServiceRate()
+        self._failures = Failures()
         self._stopping = False
         self._slots: list[asyncio.Task[None]] = []
         self._work_may_be_ready = asyncio.Event()
@@ -103,17 +107,25 @@ class Scheduler:
     async def start(self) -> None:
         """Starts the pool and begins to dispatch. What was submitted before waits until then."""
         await self._pool.start()
-        self._queue.slots = self._rate.slots = self._pool.slots
+        self._queue.slots = self._queue.rates.slots = self._pool.slots
         self._queue.max_batch = self._max_batch or self._pool.max_batch
         self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
 
     def submit(
-        self, items: Sequence[Item], *, priority: Priority = Priority.DEFAULT, deadline: float | None = None
+        self,
+        items: Sequence[Item],
+        *,
+        client: str = "",
+        priority: Priority = Priority.DEFAULT,
+        deadline: float | None = None,
     ) -> list[Waiter]:
         """Admits items, all or none. To be called on the event loop.
 
+        What failed for good lately, or cannot be there in time, is admitted too, but its waiter is done at once.
+
         Args:
             items: what to evaluate. Those equal to one another or to items in flight share one evaluation.
+            client: who asks; clients take turns.
             priority: how urgent; raises that of evaluations that are joined.
             deadline: when the waiters give up, on the scheduler's clock.
 
@@ -133,23 +145,33 @@ class Scheduler:
         now = self._clock()
         limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
         waiters = []
-        merged = 0
+        merged = hopeless = 0
         group = self._queue.group(items[0])
         for item in items:
             if not group.takes(item):
                 group = self._queue.group(item)
             work = group.works.get(item.architecture)
-            if work is None:
-                work = self._queue.add(item.architecture, group, priority, now)
-            else:
+            if work is not None:
                 merged += 1
-                if priority > work.priority:
-                    self._queue.promote(work, priority)
-            waiter = Waiter(work, limit, self._release)
+                self._queue.claim(work, client, priority)
+            elif why := self._failures.get(item, now):
+                waiters.append(self._settled(client, ArchitectureFailedError(why)))
+                continue
+            elif limit and self._cannot_meet(limit, group, client, priority):
+                hopeless += 1
+                waiters.append(self._settled(client, DeadlineExceededError("the deadline cannot be met")))
+                continue
+            else:
+                work = self._queue.add(item.architecture, group, client, priority, now)
+            waiter = Waiter(work, client, limit, self._release)
             work.waiters[waiter] = None
             waiters.append(waiter)
+        if limit:
+            limit.cancel_if_idle()
         if merged:
             self._observer.merged(merged)
+        if hopeless:
+            self._observer.expired(hopeless)
         self._changed()
         return waiters
 
@@ -182,7 +204,20 @@ class Scheduler:
         new = len({item for item in items if self._queue.find(item) is None})
         excess = self.queued + new - self._max_queued
         if new and excess > 0:
-            raise QueueFullError(self._rate.seconds_for(excess))
+            raise QueueFullError(self._queue.rates.seconds_for(excess))
+
+    def _settled(self, client: str, outcome: Outcome) -> Waiter:
+        waiter = Waiter(None, client, None, self._release)
+        waiter.settle(outcome)
+        return waiter
+
+    def _cannot_meet(self, deadline: Deadline, group: Group, client: str, priority: Priority) -> bool:
+        """Whether a newcomer would be late even if all went twice as fast as it does, and for its client alone."""
+        seconds = self._queue.rates.measured(group.kind)
+        if seconds is None:
+            return deadline.passed
+        rounds = 1 + group.line.ahead(client, priority) // self._queue.slots
+        return deadline.within(rounds * seconds * _OPTIMISM)
 
     def _release(self, waiter: Waiter) -> None:
         if self._detach(waiter):
@@ -201,7 +236,10 @@ class Scheduler:
     def _detach(self, waiter: Waiter) -> bool:
         """Takes a waiter off its work. True if the work was waiting and nobody wants it any more: it is dropped."""
         work = waiter.work
+        if work is None:
+            return False
         del work.waiters[waiter]
+        self._queue.unclaim(work, waiter.client)
         # Running work goes on: its batch cannot be stopped for one of many, and somebody may yet ask for it.
         unwanted = not work.waiters and work.place is not Place.RUNNING
         if unwanted:
@@ -219,8 +257,15 @@ class Scheduler:
 
     async def _serve_slot(self) -> None:
         while True:
-            works, reason = await self._next_batch()
-            await self._run(works, reason)
+            works: list[Work] = []
+            try:
+                works, reason = await self._next_batch()
+                await self._run(works, reason)
+            except Exception:  # a slot must outlive any fault of ours
+                _logger.exception("the scheduler failed to run a batch")
+                for work in works:
+                    self._settle(work, ArchitectureFailedError("a fault of the server"))
+                self._changed()
 
     async def _next_batch(self) -> tuple[list[Work], BatchReason]:
         while True:
@@ -245,9 +290,15 @@ class Scheduler:
             self._end_of_hold = asyncio.get_running_loop().call_later(delay, self._work_may_be_ready.set)
 
     def _without_late(self, works: list[Work]) -> list[Work]:
-        """Drops work whose deadline passed unnoticed, because the event loop was too busy for timers."""
+        """Drops work that nobody would still wait for at its end, even if it took half as long as it does."""
+        expected = {work: _OPTIMISM * (self._queue.rates.measured(work.group.kind) or 0.0) for work in works}
         self._expire(
-            [waiter for work in works for waiter in work.waiters if waiter.deadline and waiter.deadline.passed]
+            [
+                waiter
+                for work in works
+                for waiter in work.waiters
+                if waiter.deadline and waiter.deadline.within(expected[work])
+            ]
         )
         late = [work for work in works if not work.waiters]
         for work in late:
@@ -262,9 +313,9 @@ class Scheduler:
         batch = Batch(tuple(work.architecture for work in works), group.proxies, group.config)
         left = dict(enumerate(works))
 
-        def on_results(results: Sequence[tuple[int, Evaluation]]) -> None:
-            for index, evaluation in results:
-                self._settle(left.pop(index), evaluation)
+        def on_results(results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]) -> None:
+            for index, result in results:
+                self._settle(left.pop(index), result)
             self._changed()
 
         self._observer.batch_started(len(works), reason)
@@ -283,7 +334,8 @@ class Scheduler:
             error = unexpected
         finally:
             seconds = self._clock() - started
-            self._rate.update(seconds, len(works) - len(left))
+            self._queue.settle_up(works, seconds)
+            self._queue.rates.update(group.kind, seconds, len(works) - len(left))
             self._observer.batch_ended(len(works), seconds, compute_seconds)
         if error is not None or left:
             self._run_again(list(left.values()), failure, error, alone=len(works) == 1)
@@ -319,6 +371,8 @@ class Scheduler:
             work.lone_deaths += reason == "worker_lost"
             if reason == "batch_failed" or work.lone_deaths >= _MAX_LONE_DEATHS:
                 _logger.error("gave up on %s: %s", work.architecture.format(), error)
+                if reason == "worker_lost":
+                    self._failures.add(work.item, _GAVE_UP[reason], self._clock())
                 self._settle(work, ArchitectureFailedError(_GAVE_UP[reason]))
                 return
         self._observer.retried(len(works), reason)
@@ -326,20 +380,3 @@ class Scheduler:
         for half in (works[:middle], works[middle:]):
             if half:
                 self._queue.retry(half)
-
-
-class _ServiceRate:
-    """How long an architecture occupies a slot: a moving average over batches."""
-
-    def __init__(self) -> None:
-        self.slots = 1
-        self._seconds_each = 1.0
-
-    def update(self, seconds: float, architectures: int) -> None:
-        """Learns from a batch that had its slot for some seconds and finished some architectures."""
-        if architectures:
-            self._seconds_each += 0.2 * (seconds / architectures - self._seconds_each)
-
-    def seconds_for(self, architectures: int) -> float:
-        """How long all slots together take for some architectures, within 0.1 s and a minute."""
-        return min(max(0.1, architectures * self._seconds_each / self.slots), 60.0)

@@ -72,7 +72,7 @@ def descriptors(pid: int) -> list[str]:
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists them, of this very process
-            links.append(os.readlink(link))
+            links.append(str(link.readlink()))
     return sorted(links)
 
 

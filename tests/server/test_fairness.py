@@ -1,0 +1,364 @@
+"""Who goes first: clients take turns, priorities age, and what is hopeless is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig
+from archscore_server.scheduler import (
+    ArchitectureFailedError,
+    DeadlineExceededError,
+    Item,
+    Priority,
+    QueueFullError,
+    Scheduler,
+)
+from puppets import Clock, PuppetPool, cell, evaluation_of, settle
+
+CONFIG = EvaluationConfig()
+OTHER = EvaluationConfig(batch_size=8)
+TCET = ("tcet",)
+
+Start = Callable[..., Coroutine[Any, Any, Scheduler]]
+
+
+def items(*indices: int, config: EvaluationConfig = CONFIG) -> list[Item]:
+    return [Item(cell(index), TCET, config) for index in indices]
+
+
+@pytest.fixture
+async def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def start(clock: Clock) -> AsyncIterator[Start]:
+    schedulers = []
+
+    async def start(pool: PuppetPool, *, max_queued: int = 1_000_000, **kwargs: Any) -> Scheduler:
+        scheduler = Scheduler(pool, max_queued=max_queued, batch_delay=0, clock=clock, **kwargs)
+        schedulers.append(scheduler)
+        await scheduler.start()
+        await settle()
+        return scheduler
+
+    yield start
+    for scheduler in schedulers:
+        await scheduler.stop()
+        assert (scheduler.queued, scheduler.in_flight) == (0, 0)
+        assert not scheduler._queue._groups
+        assert not scheduler._queue._ready.priorities
+        assert not len(scheduler._queue.turns)
+
+
+async def occupy(scheduler: Scheduler) -> None:
+    """Keeps the slots busy, so that everything else waits."""
+    scheduler.submit(items(15_000), client="occupier")
+    await settle()
+
+
+async def next_batch(pool: PuppetPool, clock: Clock, seconds: float = 1.0) -> list[int]:
+    """Lets the running batch take some seconds; the next one."""
+    await clock.advance(seconds)
+    await pool.last.finish()
+    return pool.last.indices
+
+
+# Turns
+
+
+async def test_ten_architectures_are_not_shut_out_by_a_hundred_thousand(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    many = [Item(cell(index % 15_000), TCET, replace(CONFIG, seed=index // 15_000)) for index in range(100_000)]
+    scheduler.submit(many, client="many")
+    few = scheduler.submit(items(*range(10), config=OTHER), client="few")
+    for _ in range(20):
+        await next_batch(pool, clock)
+    assert sum(waiter.done for waiter in few) >= 9
+
+
+async def test_clients_take_turns_within_a_batch(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 120)), client="a")
+    scheduler.submit(items(*range(200, 202)), client="b")
+    assert await next_batch(pool, clock) == [100, 200, 101, 201]
+    assert await next_batch(pool, clock) == [102, 103, 104, 105]
+
+
+async def test_turns_are_of_time_not_of_architectures(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 150)), client="slow")
+    scheduler.submit(items(*range(200, 290), config=OTHER), client="quick")
+    spent = {"slow": 0.0, "quick": 0.0}
+    [running] = await next_batch(pool, clock)
+    for _ in range(60):
+        client, seconds = ("slow", 9.0) if running < 200 else ("quick", 1.0)
+        spent[client] += seconds
+        [running] = await next_batch(pool, clock, seconds)
+    assert spent["quick"] == pytest.approx(spent["slow"], abs=10)
+
+
+async def test_who_comes_late_has_saved_up_nothing(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 140)), client="early")
+    for _ in range(20):
+        await next_batch(pool, clock)
+    scheduler.submit(items(*range(200, 240)), client="late")
+    taken = [(await next_batch(pool, clock))[0] // 100 for _ in range(10)]
+    assert 4 <= taken.count(2) <= 6
+
+
+async def test_who_asks_for_one_thing_at_a_time_does_not_get_more_than_its_share(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 190)), client="patient")
+    spent = {"patient": 0.0, "eager": 0.0}
+    waiters = scheduler.submit(items(200, config=OTHER), client="eager")
+    for number in range(201, 261):
+        if waiters[0].done:
+            waiters = scheduler.submit(items(number, config=OTHER), client="eager")
+        [running] = await next_batch(pool, clock, 9.0 if pool.last.indices[0] >= 200 else 1.0)
+        spent["eager" if running >= 200 else "patient"] += 9.0 if running >= 200 else 1.0
+    assert spent["eager"] <= spent["patient"] + 20
+
+
+async def test_who_joins_others_work_does_not_wait_for_their_turn(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 200)), client="many")
+    [joined] = scheduler.submit(items(190), client="one")
+    for _ in range(3):
+        await next_batch(pool, clock)
+    assert joined.outcome == evaluation_of(cell(190))
+    assert [index for run in pool.runs for index in run.indices].count(190) == 1
+
+
+async def test_when_one_of_two_leaves_the_other_keeps_its_place(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    [first] = scheduler.submit(items(100), client="a")
+    [second] = scheduler.submit(items(100), client="b")
+    first.leave()
+    assert scheduler.queued == 1
+    assert await next_batch(pool, clock) == [100]
+    await pool.last.finish()
+    assert second.outcome == evaluation_of(cell(100))
+
+
+# Priorities
+
+
+async def test_the_least_urgent_are_passed_over_seven_times_at_most(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 110)), priority=Priority.BULK)
+    scheduler.submit(items(*range(200, 300)), priority=Priority.DEFAULT)
+    taken = [(await next_batch(pool, clock))[0] // 100 for _ in range(24)]
+    assert taken == [2, 2, 2, 2, 2, 2, 2, 1] * 3
+
+
+async def test_all_priorities_go_on(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    for number, priority in enumerate(Priority, 1):
+        scheduler.submit(items(*range(100 * number, 100 * number + 90)), priority=priority)
+    taken = [(await next_batch(pool, clock))[0] // 100 for _ in range(64)]
+    assert min(taken.count(1), taken.count(2)) >= 7
+    assert taken.count(3) >= 45
+
+
+async def test_what_is_urgent_is_followed_by_the_rest_of_its_group(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(100, 101, 102), priority=Priority.BULK)
+    scheduler.submit(items(200), priority=Priority.INTERACTIVE)
+    assert await next_batch(pool, clock) == [200, 100, 101, 102]
+
+
+# Deadlines
+
+
+async def measured(scheduler: Scheduler, pool: PuppetPool, clock: Clock, seconds: float) -> None:
+    """Has the scheduler measure how long an architecture takes, and keeps the slot busy."""
+    scheduler.submit(items(14_000))
+    await settle()
+    await clock.advance(seconds)
+    await pool.last.finish()
+    await occupy(scheduler)
+
+
+async def test_a_deadline_that_cannot_be_met_is_not_waited_for(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    queued = scheduler.queued
+    waiters = scheduler.submit(items(0, 1, 2, 3), deadline=clock() + 16)
+    # Twice as fast, three of them would make it.
+    assert [waiter.done for waiter in waiters] == [False, False, False, True]
+    assert isinstance(waiters[3].outcome, DeadlineExceededError)
+    assert scheduler.queued == queued + 3
+
+
+async def test_what_was_never_measured_is_tried(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    [waiter] = scheduler.submit(items(0, config=OTHER), deadline=clock() + 0.001)
+    assert not waiter.done
+
+
+async def test_others_in_line_do_not_make_a_deadline_hopeless(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    scheduler.submit(items(*range(100, 200)), client="many")
+    [waiter] = scheduler.submit(items(0), client="one", deadline=clock() + 6)
+    assert not waiter.done
+
+
+async def test_a_deadline_that_has_passed_is_not_waited_for(start: Start, clock: Clock) -> None:
+    scheduler = await start(PuppetPool())
+    [waiter] = scheduler.submit(items(0), deadline=clock() - 1)
+    assert isinstance(waiter.outcome, DeadlineExceededError)
+    assert scheduler.in_flight == 0
+
+
+async def test_what_has_become_hopeless_in_line_is_dropped(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    [late] = scheduler.submit(items(0), deadline=clock() + 8)
+    [other] = scheduler.submit(items(1))
+    assert await next_batch(pool, clock, seconds=4) == [1]
+    assert isinstance(late.outcome, DeadlineExceededError)
+    await pool.last.finish()
+    assert other.outcome == evaluation_of(cell(1))
+
+
+# Failures
+
+
+async def test_an_architecture_that_took_three_workers_is_not_given_a_fourth(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    [waiter] = scheduler.submit(items(7))
+    await settle()
+    for _ in range(3):
+        await pool.last.lose()
+    assert isinstance(waiter.outcome, ArchitectureFailedError)
+    [again, other] = scheduler.submit(items(7, 8))
+    assert str(again.outcome) == str(waiter.outcome)
+    assert not other.done
+    await settle()
+    assert pool.last.indices == [8]
+    await pool.last.finish()
+    await clock.advance(601)
+    scheduler.submit(items(7))
+    await settle()
+    assert pool.last.indices == [7]
+
+
+async def test_a_failure_of_one_config_is_not_one_of_another(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    scheduler.submit(items(7))
+    await settle()
+    for _ in range(3):
+        await pool.last.lose()
+    [waiter] = scheduler.submit(items(7, config=OTHER))
+    assert not waiter.done
+
+
+async def test_what_the_engine_refused_is_tried_again(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    scheduler.submit(items(7))
+    await settle()
+    await pool.last.fail()
+    [waiter] = scheduler.submit(items(7))
+    assert not waiter.done
+
+
+async def test_what_does_not_fit_fails_alone_and_is_not_run_again(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(0, 1))
+    await settle()
+    error = ArchitectureTooLargeError(10, 5)
+    pool.last.on_results([(0, error), (1, evaluation_of(cell(1)))])
+    await pool.last.end()
+    assert [waiter.outcome for waiter in waiters] == [error, evaluation_of(cell(1))]
+    assert len(pool.runs) == 1
+
+
+async def test_retries_do_not_go_twice_in_a_row_while_others_wait(start: Start) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    scheduler.submit(items(0, 1, 2, 3))
+    await settle()
+    scheduler.submit(items(10, 11, config=OTHER), client="other")
+    await pool.last.lose()
+    order = []
+    for _ in range(3):
+        order.append(pool.last.indices)
+        await pool.last.finish()
+    assert order == [[0, 1], [10, 11], [2, 3]]
+
+
+async def test_a_fault_of_the_scheduler_costs_a_batch_and_not_a_slot(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(scheduler._observer, "batch_started", fail, raising=False)
+    [first] = scheduler.submit(items(0))
+    await settle()
+    assert isinstance(first.outcome, ArchitectureFailedError)
+    [second] = scheduler.submit(items(1))
+    await settle()
+    await pool.last.finish()
+    assert second.outcome == evaluation_of(cell(1))
+
+
+# Nothing is left behind
+
+
+async def test_a_thousand_clients_come_and_go(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=8)
+    scheduler = await start(pool, max_queued=10_000)
+    await occupy(scheduler)
+    for number in range(1_000):
+        for waiter in scheduler.submit(items(number, number + 1_000), client=f"client {number}"):
+            if number % 3 == 0:
+                waiter.leave()
+    with pytest.raises(QueueFullError):
+        scheduler.submit([Item(cell(i % 15_000), TCET, replace(OTHER, seed=i)) for i in range(10_000)], client="late")
+    while scheduler.in_flight:
+        await next_batch(pool, clock)
+    assert not len(scheduler._queue.turns)
+    assert not scheduler._queue.turns._times
+    assert asyncio.all_tasks() == {*scheduler._slots, asyncio.current_task()}
