@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,11 +63,15 @@ class Evaluation:
         """The scores."""
         return f"Evaluation(scores={self.scores!r})"
 
-    @functools.cached_property
+    @property
     def scores(self) -> Mapping[str, Score]:
         """The scores by proxy, in the order asked."""
-        # Not before they are asked for: of thousands of results often little is read.
-        return {score.proxy: _score(score) for score in self.message.scores}
+        # Not before they are asked for: of thousands of results often little is read. And without the lock of Python
+        # 3.11's functools.cached_property, which costs more than they do.
+        scores: Mapping[str, Score] | None = self.__dict__.get("_scores")
+        if scores is None:
+            scores = self.__dict__["_scores"] = {score.proxy: _score(score) for score in self.message.scores}
+        return scores
 
     @property
     def fingerprint(self) -> scoring_pb2.Fingerprint:
@@ -130,8 +133,8 @@ class Result:
 
 def _score(message: scoring_pb2.ProxyScore) -> Score:
     return Score(
-        outcome=_OUTCOMES.get(message.outcome, Outcome.UNKNOWN),
-        value=message.value if message.HasField("value") else None,
-        standard_error=message.standard_error if message.HasField("standard_error") else None,
-        stored=message.stored,
+        _OUTCOMES.get(message.outcome, Outcome.UNKNOWN),
+        message.value if message.HasField("value") else None,
+        message.standard_error if message.HasField("standard_error") else None,
+        message.stored,
     )
