@@ -22,7 +22,7 @@ _LOGDET_MATRICES = 5
 
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
-_SECOND_RESERVE = 10
+_SECOND_RESERVE = 20
 
 _OF_GRADIENTS = {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
 
@@ -32,7 +32,6 @@ class _Codes(Watch):
 
     def __init__(self, images: int, device: str, *, layers: bool = False, relus: bool = False) -> None:
         self._layer_matrices = self._relu_matrices = 0
-        self.outputs: set[Value] = set()
         self._images = images
         # A device without int8 products takes the codes as float32, too.
         self._bytes = 1 if device == "cpu" else 5
@@ -40,7 +39,6 @@ class _Codes(Watch):
         self._relus = relus
 
     def layer(self, tape: Tape, output: Value, layers: int) -> None:
-        self.outputs.add(output)
         if self._layers and output.size // layers // self._images + 1 >= self._images:
             self._compare(tape, output, layers)
             self._layer_matrices += layers
@@ -139,9 +137,7 @@ class Prediction:
         )
         shapes = self._shapes(run)
         if backward:
-            outputs = codes.outputs if "fisher" in needs else set()
-            for output in outputs:
-                tape.keep(output)
+            outputs = run.outputs
             reached = tape.backward(logits, captured=outputs.__contains__)
             tape.drop(logits)
             for output in outputs - reached:  # zeros
