@@ -20,6 +20,9 @@ _KERNEL_IMAGES = 16
 #: once more for the eigenvalues of the singular ones, and a temporary.
 _LOGDET_MATRICES = 5
 
+#: Entries of each code that a CPU without int8 products has as float32: two parts, one after the other.
+_CODE_PARTS = 2 * 8192
+
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
 _SECOND_RESERVE = 20
@@ -33,8 +36,8 @@ class _Codes(Watch):
     def __init__(self, images: int, device: str, *, layers: bool = False, relus: bool = False) -> None:
         self._layer_matrices = self._relu_matrices = 0
         self._images = images
-        # A device without int8 products takes the codes as float32, too.
-        self._bytes = 1 if device == "cpu" else 5
+        # Codes are taken as float32, too: all on a GPU, and part by part on a CPU without int8 products.
+        self._most_floats = _CODE_PARTS if device == "cpu" else None
         self._layers = layers
         self._relus = relus
 
@@ -51,7 +54,10 @@ class _Codes(Watch):
     def _compare(self, tape: Tape, output: Value, units: int) -> None:
         # Codes of more than one unit are copied in the order of the units.
         overlap = 4 * units * self._images**2
-        tape.spike(output.size * (self._bytes + (units > 1)) + 2 * overlap)
+        entries = output.size
+        if self._most_floats:
+            entries = min(entries, units * self._images * self._most_floats)
+        tape.spike(output.size * (1 + (units > 1)) + 4 * entries + 2 * overlap)
         tape.live += overlap
         tape.spike(0)
 
