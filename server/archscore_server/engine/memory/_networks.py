@@ -41,18 +41,19 @@ class Walk:
             images: N.
             trains: whether BatchNorm runs; else it is folded or left out.
             scales: whether weights are multiplied by a factor before they are used.
-            keeps_outputs: whether the outputs of layers are kept, and with them what they were made of.
+            keeps_outputs: whether the outputs of layers are kept (in `outputs`), and with them what they were made of.
             folds: whether average pooling is a convolution, which keeps nothing.
         """
         self.tape = tape
         self.weights: dict[tuple[int, ...], list[Value]] = {}
         self.features = 0
+        self.outputs: set[Value] = set()
         self._watch = watch
         self._images = images
         self.trains = trains
         self._scales = scales
         self._folds = folds
-        self.keeps_outputs = keeps_outputs
+        self._keeps_outputs = keeps_outputs
 
     def weight(self, shape: tuple[int, ...], size: int) -> Value:
         """The weights of one call: a view of the leaf."""
@@ -76,10 +77,15 @@ class Walk:
         factor = self.tape.new(weight.size) if self._scales else None
         size = self._images * len(layers) * layer.out_channels * layer.resolution**2
         y = self.tape.operation("conv", (x, weight), size, saves=(x,))
-        self._watch.layer(self.tape, y, len(layers))
+        self._layer(y, len(layers))
         if factor:
             self.tape.drop(factor)
         return y
+
+    def _layer(self, output: Value, layers: int) -> None:
+        if self._keeps_outputs:
+            self.outputs.add(self.tape.keep(output))
+        self._watch.layer(self.tape, output, layers)
 
     def norm(self, x: Value) -> Value:
         """BatchNorm, which keeps its input."""
@@ -105,7 +111,7 @@ class Walk:
         weight = self.weight(classifier.weight_shape, classifier.weights)
         size = self._images * classifier.out_channels
         logits = tape.operation("conv", (features, weight), size, saves=(features,))
-        self._watch.layer(tape, logits, 1)
+        self._layer(logits, 1)
         likelihoods = tape.operation("norm", (logits,), size)
         tape.drop(features, logits)
         return likelihoods
@@ -197,39 +203,50 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
                     run.weight(layer.weight_shape, layer.weights)
             continue
         value = _collect(tape, parts[node])
-        value.dealt = True
         leaving = [(edge, operation) for edge, operation in zip(EDGES, cell.operations, strict=True) if edge[0] == node]
-        rectified = None
-        if any(operation in _KERNELS for _, operation in leaving):
-            rectified = run.relu(value)
-            for kernel in _KERNELS:
-                targets = [edge for edge, operation in leaving if operation == kernel]
-                if targets:
-                    y = run.conv_norm(rectified, [layers[edge] for edge in targets])
-                    y.dealt = True
-                    for _, target in targets:
-                        part = tape.share(y, y.size // len(targets)) if len(targets) > 1 else tape.keep(y)
-                        parts[target].append(part)
-                    tape.drop(y)
-        targets = [edge for edge, operation in leaving if operation == "avg_pool_3x3"]
-        if targets:
-            pooled = run.pool(value)
-            pooled.dealt = True
-            for _, target in targets:
-                parts[target].append(tape.keep(pooled))
-            tape.drop(pooled)
-        for (_, target), operation in leaving:
-            if operation == "skip_connect":
-                parts[target].append(tape.keep(value))
-        if rectified:
+        skips = [target for (_, target), operation in leaving if operation == "skip_connect"]
+        pools = [target for (_, target), operation in leaving if operation == "avg_pool_3x3"]
+        kernels = {
+            kernel: [edge for edge, name in leaving if name == operation] for operation, kernel in _KERNELS.items()
+        }
+        groups = [edges for edges in kernels.values() if edges]
+        dealt = iter(_deal(tape, value, bool(groups) + bool(pools) + len(skips)))
+        if groups:
+            entering = next(dealt)
+            rectified = run.relu(entering)
+            inputs = _deal(tape, rectified, len(groups))
             tape.drop(rectified)
+            for own, edges in zip(inputs, groups, strict=True):
+                y = run.conv_norm(own, [layers[edge] for edge in edges])
+                for (_, target), part in zip(edges, _deal(tape, y, len(edges), slices=True), strict=True):
+                    parts[target].append(part)
+                tape.drop(y)
+            tape.drop(*inputs, entering)
+        if pools:
+            entering = next(dealt)
+            pooled = run.pool(entering)
+            for target, part in zip(pools, _deal(tape, pooled, len(pools)), strict=True):
+                parts[target].append(part)
+            tape.drop(pooled, entering)
+        for target, part in zip(skips, dealt, strict=True):
+            parts[target].append(part)
         tape.drop(value)
     result = _collect(tape, parts[-1])
-    if not run.keeps_outputs:
-        tape.prune(mark, result)
-    for own in parts:
-        tape.drop(*own)
+    tape.prune(mark, {result} | run.outputs)
+    for node_parts in parts:
+        tape.drop(*node_parts)
     return result
+
+
+def _deal(tape: Tape, value: Value, readers: int, *, slices: bool = False) -> list[Value]:
+    """A view for each of several readers, of all or of a slice: their gradients wait for each other."""
+    if readers == 1:
+        return [tape.keep(value)]
+    whole = tape.share(value, value.size)
+    whole.dealt = True
+    views = [tape.share(whole, value.size // readers if slices else value.size) for _ in range(readers)]
+    tape.drop(whole)
+    return views
 
 
 def _collect(tape: Tape, parts: Sequence[Value]) -> Value:

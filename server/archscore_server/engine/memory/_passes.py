@@ -20,9 +20,12 @@ _KERNEL_IMAGES = 16
 #: once more for the eigenvalues of the singular ones, and a temporary.
 _LOGDET_MATRICES = 5
 
+#: Entries of each code that a CPU without int8 products has as float32: two parts, one after the other.
+_CODE_PARTS = 2 * 8192
+
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
-_SECOND_RESERVE = 10
+_SECOND_RESERVE = 20
 
 _OF_GRADIENTS = {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
 
@@ -32,15 +35,13 @@ class _Codes(Watch):
 
     def __init__(self, images: int, device: str, *, layers: bool = False, relus: bool = False) -> None:
         self._layer_matrices = self._relu_matrices = 0
-        self.outputs: set[Value] = set()
         self._images = images
-        # A device without int8 products takes the codes as float32, too.
-        self._bytes = 1 if device == "cpu" else 5
+        # Codes are taken as float32, too: all on a GPU, and part by part on a CPU without int8 products.
+        self._most_floats = _CODE_PARTS if device == "cpu" else None
         self._layers = layers
         self._relus = relus
 
     def layer(self, tape: Tape, output: Value, layers: int) -> None:
-        self.outputs.add(output)
         if self._layers and output.size // layers // self._images + 1 >= self._images:
             self._compare(tape, output, layers)
             self._layer_matrices += layers
@@ -53,7 +54,10 @@ class _Codes(Watch):
     def _compare(self, tape: Tape, output: Value, units: int) -> None:
         # Codes of more than one unit are copied in the order of the units.
         overlap = 4 * units * self._images**2
-        tape.spike(output.size * (self._bytes + (units > 1)) + 2 * overlap)
+        entries = output.size
+        if self._most_floats:
+            entries = min(entries, units * self._images * self._most_floats)
+        tape.spike(output.size * (1 + (units > 1)) + 4 * entries + 2 * overlap)
         tape.live += overlap
         tape.spike(0)
 
@@ -139,9 +143,7 @@ class Prediction:
         )
         shapes = self._shapes(run)
         if backward:
-            outputs = codes.outputs if "fisher" in needs else set()
-            for output in outputs:
-                tape.keep(output)
+            outputs = run.outputs
             reached = tape.backward(logits, captured=outputs.__contains__)
             tape.drop(logits)
             for output in outputs - reached:  # zeros

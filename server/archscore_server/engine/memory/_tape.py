@@ -7,7 +7,7 @@ tensor when nothing in the program, no gradient and no operation still to be dif
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 #: Maps of the size of its input that torch's second derivative of BatchNorm has alive at once, besides what goes in.
 _NORM_TEMPORARIES = 6
@@ -132,9 +132,9 @@ class Tape:
         """A place to `prune` from."""
         return len(self._nodes)
 
-    def prune(self, mark: int, result: Value) -> None:
-        """Forgets the operations since a mark that the result does not depend on."""
-        needed, kept = {result}, []
+    def prune(self, mark: int, results: Set[Value]) -> None:
+        """Forgets the operations since a mark that no result depends on."""
+        needed, kept = set(results), []
         for node in reversed(self._nodes[mark:]):
             if node.output in needed:
                 needed.update(node.inputs)
@@ -170,15 +170,17 @@ class Tape:
             if gradient is not None:
                 if captured and captured(node.output):
                     results[node.output] = [self.keep(gradient)]
-                self.spike(node.temporary * self.width)
-                for value in node.inputs:
-                    is_leaf = value not in outputs
-                    if value.differentiable and not (is_leaf and wanted and not wanted(value)):
-                        own = self.keep(gradient) if node.rule == "pass" else self.new(value.size)
-                        self._add(results if is_leaf else gradients, value, own)
+                own = [
+                    (value, self._derived(node, gradient, value))
+                    for value in node.inputs
+                    if value.differentiable and (value in outputs or not wanted or wanted(value))
+                ]
+                # What an operation took is gone before what it gave is added up.
                 self.drop(gradient)
                 if not retain:
                     self.drop(*node.saved)
+                for value, part in own:
+                    self._add(gradients if value in outputs else results, value, part)
         if not retain:
             self._nodes.clear()
         return set(results)
@@ -198,11 +200,10 @@ class Tape:
             reached.append(node)
             if node.rule in ("conv", "norm"):
                 held[node] = self.keep(gradient)
-            for value in node.inputs:
-                if value.differentiable:
-                    own = self.keep(gradient) if node.rule == "pass" else self.new(value.size)
-                    self._add(gradients, value, own, in_place=False)
+            own = [(value, self._derived(node, gradient, value)) for value in node.inputs if value.differentiable]
             self.drop(gradient)
+            for value, part in own:
+                self._add(gradients, value, part)
         # The sum of squares: a product for each leaf, from its gradient.
         seconds = {leaf: self.new(leaf.size) for leaf in leaves if leaf in gradients}
         pending: dict[Value, list[Value]] = {}
@@ -234,21 +235,28 @@ class Tape:
         for node in reversed(self._nodes):
             second = self._gathered(pending, node.output)
             if second is not None:
-                self.spike(node.temporary * self.width)
-                for value in node.inputs:
-                    if value.differentiable:
-                        self._add(pending, value, self.keep(second) if node.rule == "pass" else self.new(value.size))
-                self.drop(second)
-            self.drop(*node.saved)
+                own = [(value, self._derived(node, second, value)) for value in node.inputs if value.differentiable]
+                self.drop(second, *node.saved)
+                for value, part in own:
+                    self._add(pending, value, part)
+            else:
+                self.drop(*node.saved)
         self._nodes.clear()
 
-    def _add(self, gradients: dict[Value, list[Value]], value: Value, own: Value, *, in_place: bool = True) -> None:
+    def _derived(self, node: _Node, gradient: Value, value: Value) -> Value:
+        """The gradient of an input, from that of the output."""
+        if node.rule == "pass":
+            return self.keep(gradient)
+        own = self.new(value.size)
+        self.spike(node.temporary * self.width)
+        return own
+
+    def _add(self, gradients: dict[Value, list[Value]], value: Value, own: Value) -> None:
         parts = gradients.setdefault(value, [])
         if value.dealt or not parts:
             parts.append(own)
-        elif in_place and parts[0].refs == 1:
-            self.drop(own)
         else:
+            # Out of place, as torch does under a dispatch mode; where nothing looks on it may take less.
             total = self.new(value.size)
             self.drop(*parts, own)
             parts[:] = [total]
