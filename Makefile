@@ -9,7 +9,7 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test check format proto docs bench clean
+.PHONY: help install demo serve test chaos check format proto docs bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ serve: .venv/installed ## run a server here; ARGS='--port 50052' passes options
 
 test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' passes options
 	ARCHSCORE_FLOOR_PYTHON=$(CURDIR)/.venv-floor/bin/python $(BIN)/pytest $(ARGS)
+
+chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 1000' passes options
+	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
 
 check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs
 	$(BIN)/ruff check

@@ -1,8 +1,8 @@
 """Proxies that do harm to the worker that computes them. Installed by having this directory on PYTHONPATH.
 
-Each scores what `l2_norm` does, so that an answer that came about in spite of a fault can be checked. A proxy whose name
-ends in `_once` does its harm only if there is a file of its name in the directory $ARCHSCORE_FAULTS, which it takes away
-first: one worker of many, once for each file.
+Each scores what `l2_norm` does, so that an answer that came about in spite of a fault can be checked. A proxy whose
+name ends in `_once` does its harm only if there is a file of its name in the directory $ARCHSCORE_FAULTS, which it
+takes away first: one worker of many, once for each file.
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ def resident_bytes(pid: int) -> int:
 
 
 def descriptors(pid: int) -> list[str]:
-    """What the open descriptors of a process lead to."""
+    """What the open descriptors of a process lead to: paths, and kinds of what has none."""
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists them, of this very process
-            links.append(str(link.readlink()))
+            links.append(link.readlink().as_posix().partition(":[")[0])
     return sorted(links)
 
 
@@ -97,13 +97,17 @@ def descendants(pid: int) -> list[int]:
     return [process for child in children(pid) for process in (child, *descendants(child))]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, zombies aside."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+def marked(variable: str, value: str) -> list[int]:
+    """Processes that were started with this environment variable, zombies aside."""
+    mark = f"{variable}={value}".encode()
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            # Those that have just ended, and those of others.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                if mark in (directory / "environ").read_bytes().split(b"\0"):
+                    found.append(int(directory.name))
+    return found
 
 
 @contextlib.contextmanager
