@@ -9,7 +9,7 @@ from torch import Tensor
 _INT8_PRODUCTS = torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
 
 #: Entries of codes that are converted to float32 at a time: few enough to stay in the cache, and to need no memory.
-_CHUNK = 8192
+_CHUNK = 2048
 
 #: K counts as singular where lambda_min <= _SINGULAR * B * lambda_max.
 _SINGULAR = 16 * 2.2e-16

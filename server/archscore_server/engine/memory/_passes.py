@@ -21,7 +21,7 @@ _KERNEL_IMAGES = 16
 _LOGDET_MATRICES = 5
 
 #: Entries of each code that a CPU without int8 products has as float32: two parts, one after the other.
-_CODE_PARTS = 2 * 8192
+_CODE_PARTS = 2 * 2048
 
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
