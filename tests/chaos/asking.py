@@ -217,7 +217,7 @@ def _invalid(*fields: str) -> Fault:
     return Fault(code_pb2.INVALID_ARGUMENT, fields=fields)
 
 
-_TOO_LONG: Final = "|" * 10_001
+_TOO_LONG: Final = "index:1" + " " * 10_000
 _BAD_ENCODINGS: Final = (
     "",
     "garbage",

@@ -242,7 +242,7 @@ def _by_reason(metrics: Mapping[tuple[str, str], float], name: str) -> str:
 
 def _tally_lines(options: Options, tally: Tally, saboteur: Saboteur, seconds: float) -> list[str]:
     return [
-        f"chaos          {options.requests:,} requests, {options.clients} clients, seed {options.seed}: {seconds:.0f} s",
+        f"chaos          {options.requests:,} requests, {options.clients} clients, {seconds:.0f} s, seed {options.seed}",
         f"right answers  {tally.answered.total():,} ({_counts(tally.answered)}), {tally.architectures:,} architectures",
         f"of which       {_counts(tally.labels)}",
         f"abandoned      {tally.abandoned.total():,} ({_counts(tally.abandoned)})",

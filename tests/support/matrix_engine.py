@@ -1,0 +1,47 @@
+"""An engine for worker processes that files hold back and harm, in the directory $ARCHSCORE_MATRIX.
+
+While there is a file `hold`, batches do not go on. Cells that the file `deadly` lists by index kill their worker, those
+that `raising` lists raise.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from archscore.spaces import Architecture, nasbench201
+from archscore_server.engine import Evaluation, EvaluationConfig, Outcome, Score
+from archscore_server.pool._messages import Hello
+
+VARIABLE = "ARCHSCORE_MATRIX"
+
+
+class MatrixEngine:
+    """Scores cells with their index."""
+
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
+        self.hello = Hello("2.0", "1.0", device, "puppet", 2**30)
+        self._directory = Path(os.environ[VARIABLE])
+
+    def evaluate_stacks(
+        self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
+    ) -> Iterator[Sequence[tuple[int, Evaluation]]]:
+        while (self._directory / "hold").exists():
+            time.sleep(0.01)
+        indices = [cell.index for cell in architectures if isinstance(cell, nasbench201.Cell)]
+        if self._lists("deadly", indices):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._lists("raising", indices):
+            raise ValueError("no such luck")
+        for place, index in enumerate(indices):
+            yield [(place, Evaluation({proxy: Score(Outcome.OK, float(index)) for proxy in proxies}))]
+
+    def check(self) -> None:
+        """The device is never broken."""
+
+    def _lists(self, name: str, indices: Sequence[int]) -> bool:
+        path = self._directory / name
+        return path.exists() and bool(set(map(int, path.read_text().split())) & set(indices))
