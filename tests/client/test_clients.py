@@ -310,21 +310,22 @@ def test_a_server_that_is_killed_and_comes_back(connect, ordered):
     with contextlib.ExitStack() as stack:
         child, target = stack.enter_context(puppet_server.process(hangs_after=3))
         driver = connect(target)
-        attempts = []
-
-        def outage():
-            threading.Event().wait(0.05)
-            attempts.append(None)
-            if len(attempts) == 8:
-                stack.enter_context(puppet_server.process(int(target.rpartition(":")[2])))
-
-        driver.on_sleep = outage
+        driver.on_sleep = lambda: threading.Event().wait(0.1)
         results = driver.many(NAMES, ["tcet"], chunk_size=5, max_in_flight=2, ordered=ordered)
         given = [next(results) for _ in range(3)]
         child.kill()
         child.wait()
+
+        def restart():
+            while len(driver.sleeps) < 8:
+                threading.Event().wait(0.01)
+            stack.enter_context(puppet_server.process(int(target.rpartition(":")[2])))
+
+        restarter = threading.Thread(target=restart)
+        stack.callback(restarter.join)
+        restarter.start()
         check([*given, *results], NAMES, ordered=ordered)
-        assert len(attempts) >= 8
+        assert len(driver.sleeps) >= 8
 
 
 def test_a_server_that_stops_and_comes_back(connect, puppet):
