@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import sys
@@ -201,6 +202,7 @@ async def _settled(server: ServerProcess, before: Holdings | None) -> tuple[Hold
 
     Connections that were closed, and threads that have nothing to do any more, end a little later.
     """
+    gc.collect()  # grpc.aio's channels hold on to their connections in cycles: those of this process's clients
     pid = server.process.pid
     late = time.monotonic() + RECOVERY
     last: Holdings | None = None
@@ -242,8 +244,9 @@ def _by_reason(metrics: Mapping[tuple[str, str], float], name: str) -> str:
 
 def _tally_lines(options: Options, tally: Tally, saboteur: Saboteur, seconds: float) -> list[str]:
     return [
-        f"chaos          {options.requests:,} requests, {options.clients} clients, {seconds:.0f} s, seed {options.seed}",
-        f"right answers  {tally.answered.total():,} ({_counts(tally.answered)}), {tally.architectures:,} architectures",
+        f"chaos          {options.requests:,} requests of {options.clients} clients in {seconds:.0f} s",
+        f"right answers  {tally.answered.total():,} ({_counts(tally.answered)})",
+        f"architectures  {tally.architectures:,} in those of them that came with scores",
         f"of which       {_counts(tally.labels)}",
         f"abandoned      {tally.abandoned.total():,} ({_counts(tally.abandoned)})",
         f"asked again    {tally.retried.total():,} ({_counts(tally.retried)})",
