@@ -83,8 +83,10 @@ def _evaluations(
 ) -> Iterator[tuple[Architecture, Evaluation]]:
     if architectures:
         for stack in evaluate_stacks(architectures, names, config, data=data, device=device):
-            for index, evaluation in stack:
-                yield architectures[index], evaluation
+            for index, result in stack:
+                if not isinstance(result, Evaluation):
+                    raise result
+                yield architectures[index], result
 
 
 def _read(path: Path, setting: Mapping[str, Any]) -> dict[str, Scores]:

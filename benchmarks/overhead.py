@@ -184,7 +184,7 @@ async def unary_p99(address: str, encoding: str, calls: int) -> float:
 async def echo_p99(address: str, calls: int) -> float:
     """Of empty echoes."""
     async with grpc.aio.insecure_channel(address) as channel:
-        echo = channel.unary_unary("/bare/Echo")
+        echo: Any = channel.unary_unary("/bare/Echo")
         await latencies(lambda: echo(b""), 10 * CALLERS)
         return p99(await latencies(lambda: echo(b""), calls))
 

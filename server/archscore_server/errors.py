@@ -40,11 +40,11 @@ class RequestError(Exception):
         retry_after: seconds after which the client may try again, where that makes sense.
     """
 
-    def __init__(self, status: status_pb2.Status, *, retry_after: float | None = None) -> None:
-        """Takes the status, and how long gRPC's own retries are to wait (with the trailer that says so)."""
+    def __init__(self, status: status_pb2.Status) -> None:
+        """Takes the status; where it has RetryInfo, gRPC's own retries are told as much in a trailer."""
         super().__init__(status.message)
         self.status = status
-        self.retry_after = retry_after
+        self.retry_after = _retry_after(status)
 
     @property
     def trailers(self) -> tuple[tuple[str, str], ...]:
@@ -151,7 +151,7 @@ def queue_full(retry_after: float) -> RequestError:
         _reason("QUEUE_FULL"),
         _retry(retry_after),
     )
-    return RequestError(result, retry_after=retry_after)
+    return RequestError(result)
 
 
 def starting() -> RequestError:
@@ -204,7 +204,7 @@ def internal(request_id: str) -> status_pb2.Status:
 
 def _unavailable(reason: str, message: str) -> RequestError:
     result = status(code_pb2.UNAVAILABLE, message, _reason(reason), _retry(_UNAVAILABLE_RETRY_AFTER))
-    return RequestError(result, retry_after=_UNAVAILABLE_RETRY_AFTER)
+    return RequestError(result)
 
 
 def _reason(reason: str, metadata: Mapping[str, str] | None = None) -> error_details_pb2.ErrorInfo:
@@ -215,3 +215,11 @@ def _retry(seconds: float) -> error_details_pb2.RetryInfo:
     info = error_details_pb2.RetryInfo()
     info.retry_delay.FromNanoseconds(round(seconds * 1e9))
     return info
+
+
+def _retry_after(status: status_pb2.Status) -> float | None:
+    info = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToNanoseconds() / 1e9)
+    return None

@@ -363,14 +363,15 @@ class Scheduler:
                 self._queue.remove(work)
                 self._observer.cancelled(1)
         works = [work for work in works if work.place is Place.RUNNING]
-        _logger.warning("%s, with %d architectures to run again: %s", reason, len(works), error)
+        # (as text: whoever keeps the record does not keep the frames of the error)
+        _logger.warning("%s, with %d architectures to run again: %s", reason, len(works), str(error))
         if not works:
             return
         if alone:
             [work] = works
             work.lone_deaths += reason == "worker_lost"
             if reason == "batch_failed" or work.lone_deaths >= _MAX_LONE_DEATHS:
-                _logger.error("gave up on %s: %s", work.architecture.format(), error)
+                _logger.error("gave up on %s: %s", work.architecture.format(), str(error))
                 if reason == "worker_lost":
                     self._failures.add(work.item, _GAVE_UP[reason], self._clock())
                 self._settle(work, ArchitectureFailedError(_GAVE_UP[reason]))
