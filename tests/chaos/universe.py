@@ -52,6 +52,10 @@ class Universe:
         self.points = [Point(cell, seed) for seed in range(_SEEDS) for cell in drawn]
         self._answers: dict[Point, Mapping[str, Score]] = {}
 
+    def learn(self, answers: Mapping[Point, Mapping[str, Score]]) -> None:
+        """Takes right answers, by proxy."""
+        self._answers.update(answers)
+
     def ask(self, address: str) -> None:
         """Learns all answers from a server that nobody disturbs."""
         with grpc.insecure_channel(address) as channel:
@@ -67,7 +71,7 @@ class Universe:
                         for message in response.results:
                             answer = result(message)
                             assert not isinstance(answer, Fault), f"{chunk[message.index]} in a quiet run: {answer}"
-                            self._answers[chunk[message.index]] = answer
+                            self.learn({chunk[message.index]: answer})
         assert len(self._answers) == len(self.points)
 
     def answer(self, point: Point, proxies: Sequence[str]) -> Answer:

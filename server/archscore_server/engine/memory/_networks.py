@@ -196,6 +196,7 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
     tape = run.tape
     mark = tape.mark
     parts: list[list[Value]] = [[tape.keep(x)], [], [], []]
+    previous: list[Value] = []
     for node in range(3):
         if not parts[node]:
             for edge, layer in layers.items():
@@ -203,6 +204,8 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
                     run.weight(layer.weight_shape, layer.weights)
             continue
         value = _collect(tape, parts[node])
+        tape.drop(*previous)
+        previous = [value]
         leaving = [(edge, operation) for edge, operation in zip(EDGES, cell.operations, strict=True) if edge[0] == node]
         skips = [target for (_, target), operation in leaving if operation == "skip_connect"]
         pools = [target for (_, target), operation in leaving if operation == "avg_pool_3x3"]
@@ -211,6 +214,7 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
         }
         groups = [edges for edges in kernels.values() if edges]
         dealt = iter(_deal(tape, value, bool(groups) + bool(pools) + len(skips)))
+        held: list[Value] = []  # until the node is done
         if groups:
             entering = next(dealt)
             rectified = run.relu(entering)
@@ -221,17 +225,18 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
                 for (_, target), part in zip(edges, _deal(tape, y, len(edges), slices=True), strict=True):
                     parts[target].append(part)
                 tape.drop(y)
-            tape.drop(*inputs, entering)
+            held += [*inputs, entering]
         if pools:
             entering = next(dealt)
             pooled = run.pool(entering)
             for target, part in zip(pools, _deal(tape, pooled, len(pools)), strict=True):
                 parts[target].append(part)
-            tape.drop(pooled, entering)
+            held += [pooled, entering]
         for target, part in zip(skips, dealt, strict=True):
             parts[target].append(part)
-        tape.drop(value)
+        tape.drop(*held)
     result = _collect(tape, parts[-1])
+    tape.drop(*previous)
     tape.prune(mark, {result} | run.outputs)
     for node_parts in parts:
         tape.drop(*node_parts)
