@@ -13,6 +13,8 @@ from archscore_server._turns import Turns
 if TYPE_CHECKING:
     from archscore_server._work import Work
 
+_MOST_URGENT_FIRST = tuple(reversed(Priority))
+
 #: Entries of a heap beyond those in use that are put up with before it is cleared of them.
 _SLACK = 64
 
@@ -22,11 +24,15 @@ class Line:
 
     def __init__(self, turns: Turns) -> None:
         """An empty line, whose clients take these turns."""
-        self._levels = {priority: _Level(turns) for priority in reversed(Priority)}
+        self._turns = turns
+        self._levels: dict[Priority, _Level] = {}
 
     def add(self, work: Work, client: str, priority: Priority) -> None:
         """Puts a newcomer last among those of its client and priority."""
-        self._levels[priority].add(work, client)
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = _Level(self._turns)
+        level.add(work, client)
 
     def remove(self, work: Work, client: str, priority: Priority) -> None:
         """Takes out one that stands in line for a client."""
@@ -39,12 +45,13 @@ class Line:
 
     def count(self, client: str, priority: Priority) -> int:
         """How many of a priority stand here for a client."""
-        return self._levels[priority].count(client)
+        level = self._levels.get(priority)
+        return level.count(client) if level else 0
 
     @property
     def priorities(self) -> list[Priority]:
         """Those that somebody waits at, the most urgent first."""
-        return [priority for priority, level in self._levels.items() if level]
+        return [priority for priority in _MOST_URGENT_FIRST if self._levels.get(priority)]
 
     def first(self, priority: Priority) -> tuple[str, Work]:
         """The client whose turn it is at a priority that somebody waits at, and the first that stands there for it."""
