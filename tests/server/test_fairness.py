@@ -54,6 +54,8 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
         assert not scheduler._queue._groups
         assert not scheduler._queue._ready.priorities
         assert not len(scheduler._queue._turns)
+    loop: Any = asyncio.get_running_loop()
+    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def occupy(scheduler: Scheduler) -> None:
@@ -150,14 +152,22 @@ async def test_what_was_dropped_is_not_paid_for(start: Start, clock: Clock) -> N
 
 
 async def test_who_paid_too_much_gets_it_back(start: Start, clock: Clock) -> None:
-    pool = PuppetPool(max_batch=8)
+    pool = PuppetPool(slots=2, max_batch=1)
     scheduler = await start(pool)
     await occupy(scheduler)
-    scheduler.submit(items(*range(100, 116)), client="quick")  # taken to cost a second each, and takes far less
-    scheduler.submit(items(*range(200, 240), config=OTHER), client="other")
-    assert len(await next_batch(pool, clock)) == 8
-    assert (await next_batch(pool, clock, seconds=0.1))[0] == 200
-    assert (await next_batch(pool, clock, seconds=4))[0] == 108
+    scheduler.submit(items(200, 201, 202, config=OTHER), client="other")
+    await settle()
+    occupied, other = pool.runs
+    scheduler.submit(items(100, 101, config=replace(CONFIG, resolution=16)), client="quick")
+    await occupied.finish()
+    quick = pool.last
+    await clock.advance(0.4)
+    await other.finish()
+    assert (quick.indices, pool.last.indices) == ([100], [201])
+    # It was taken to cost a second, and that of the other 0.4 s for each of two.
+    await clock.advance(0.1)
+    await quick.finish()
+    assert pool.last.indices == [101]
 
 
 async def test_who_joins_others_work_does_not_wait_for_their_turn(start: Start, clock: Clock) -> None:
@@ -216,6 +226,17 @@ async def test_what_is_urgent_is_followed_by_the_rest_of_its_group(start: Start,
     scheduler.submit(items(100, 101, 102), priority=Priority.BULK)
     scheduler.submit(items(200), priority=Priority.INTERACTIVE)
     assert await next_batch(pool, clock) == [200, 100, 101, 102]
+
+
+async def test_what_has_aged_comes_first_in_its_batch_too(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=2)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 104)), priority=Priority.BULK)
+    scheduler.submit(items(*range(200, 220)), priority=Priority.INTERACTIVE)
+    taken = [await next_batch(pool, clock) for _ in range(8)]
+    assert [indices[0] // 100 for indices in taken] == [2] * 7 + [1]
+    assert taken[-1] == [100, 101]
 
 
 # Deadlines

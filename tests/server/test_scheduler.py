@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -79,6 +81,8 @@ async def start(clock: Clock, log: Log) -> AsyncIterator[Start]:
         assert not scheduler._queue._held
         assert not scheduler._queue._ready.priorities
         assert not len(scheduler._queue._turns)
+    loop: Any = asyncio.get_running_loop()
+    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def busy(scheduler: Scheduler, pool: PuppetPool) -> Run:
@@ -671,6 +675,66 @@ async def test_stop_before_start(clock: Clock) -> None:
     await scheduler.stop()
     assert outcomes(waiters) == [StoppingError]
     assert pool.stopped
+
+
+# Everything at once
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_happens_everybody_who_stays_gets_one_right_answer(
+    start: Start, clock: Clock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    pool = PuppetPool(slots=3, max_batch=4)
+    scheduler = await start(pool, max_queued=40, batch_delay=0.5)
+    asked: list[tuple[Waiter, int, bool]] = []
+    answers: Counter[Waiter] = Counter()
+    left: set[Waiter] = set()
+    for _ in range(600):
+        match chance.choice(["submit", "submit", "leave", "report", "finish", "finish", "lose", "fail", "pass"]):
+            case "submit":
+                indices = [chance.randrange(30) for _ in range(chance.randrange(1, 6))]
+                deadline = chance.choice([None, None, clock.now + chance.uniform(-1, 20)])
+                try:
+                    waiters = scheduler.submit(
+                        items(*indices, config=chance.choice([CONFIG, OTHER])),
+                        client=chance.choice("abcde"),
+                        priority=chance.choice(list(Priority)),
+                        deadline=deadline,
+                    )
+                except QueueFullError:
+                    continue
+                for waiter, index in zip(waiters, indices, strict=True):
+                    waiter.add_done_callback(lambda waiter: answers.update([waiter]))
+                    asked.append((waiter, index, deadline is not None))
+            case "leave" if asked:
+                waiter = chance.choice(asked)[0]
+                left |= set() if waiter.done else {waiter}
+                waiter.leave()
+            case "report" if pool.running:
+                run = chance.choice(pool.running)
+                unreported = range(run.reported, len(run.indices))
+                await run.report(*unreported[: chance.randrange(3)])
+            case "finish" | "lose" | "fail" as how if pool.running:
+                await getattr(chance.choice(pool.running), how)()
+        await clock.advance(chance.choice([0, 0.1, 1]))
+    while scheduler.in_flight:
+        for run in pool.running:
+            await run.finish()
+        await clock.advance(0.5)
+    for waiter, index, hurried in asked:
+        assert answers[waiter] == (waiter not in left)
+        if waiter in left:
+            continue
+        match waiter.outcome:
+            case DeadlineExceededError():
+                assert hurried
+            case ArchitectureFailedError():
+                pass
+            case outcome:
+                assert outcome == evaluation_of(cell(index))
+    assert scheduler.queued == 0
+    assert not len(scheduler._queue._turns)
 
 
 # Size
