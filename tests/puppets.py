@@ -65,6 +65,7 @@ class Run:
 
     batch: Batch
     on_results: OnResults
+    reported: int = 0
     ending: asyncio.Future[BatchReport] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -74,6 +75,7 @@ class Run:
 
     async def report(self, *places: int) -> None:
         """A stack with these places of the batch has finished."""
+        self.reported += len(places)
         self.on_results([(place, evaluation_of(self.batch.architectures[place])) for place in places])
         await settle()
 
@@ -83,8 +85,8 @@ class Run:
         await settle()
 
     async def finish(self) -> None:
-        """Everything is reported and the batch ends."""
-        await self.report(*range(len(self.batch.architectures)))
+        """The rest is reported, where the batch was reported in order, and the batch ends."""
+        await self.report(*range(self.reported, len(self.batch.architectures)))
         await self.end()
 
     async def lose(self) -> None:

@@ -1,222 +1,24 @@
 """What waits for a slot, in which order, and what goes into one batch. Bookkeeping only: no tasks, no clock.
 
-Every operation is O(1), amortised, in the number of evaluations; to take a batch is linear in the number of clients.
+Every operation is O(1) in the number of evaluations and O(log) in that of clients, amortised.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
-from enum import Enum, IntEnum, auto
-from heapq import heapify, heappop, heapreplace
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from archscore.spaces import Architecture
+from archscore_server._line import Line
+from archscore_server._priority import Ageing, Priority
 from archscore_server._rates import Rates
 from archscore_server._turns import Turns
-from archscore_server._waiter import Waiter
-from archscore_server.engine import EvaluationConfig
+from archscore_server._work import Claim, Group, Item, Key, Place, Work
 
 #: Why a batch starts: as many wait as a batch holds; its hold is over; it is what another batch left behind.
 BatchReason = Literal["full", "waited", "retry"]
-
-#: Batches that may go to more urgent work while a priority waits; the next one is its own. So that nothing waits for
-#: ever, the least urgent work has at least about an eighth of the batches.
-_MAX_PASSED = 7
-
-#: What an evaluation is taken to cost, in seconds of a slot, before one of its kind was measured.
-_UNMEASURED_SECONDS = 1.0
-
-
-class Priority(IntEnum):
-    """How urgent an evaluation is, as in the contract."""
-
-    BULK = 1
-    DEFAULT = 2
-    INTERACTIVE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One evaluation; equal items are the same work.
-
-    Attributes:
-        architecture: what to evaluate; its type implies the search space.
-        proxies: names of proxies, sorted.
-        config: how to evaluate.
-    """
-
-    architecture: Architecture
-    proxies: tuple[str, ...]
-    config: EvaluationConfig
-
-
-class Place(Enum):
-    """Where an evaluation is."""
-
-    LINE = auto()
-    RETRY = auto()
-    RUNNING = auto()
-    ENDED = auto()
-
-
-class Claim:
-    """A client's part in an evaluation.
-
-    Attributes:
-        priority: that of its most urgent waiter so far.
-        waiters: how many of its waiters there are.
-    """
-
-    __slots__ = ("priority", "waiters")
-
-    def __init__(self, priority: Priority) -> None:
-        """The first waiter's."""
-        self.priority = priority
-        self.waiters = 1
-
-
-class Work:
-    """One evaluation in flight.
-
-    Attributes:
-        architecture: what to evaluate.
-        group: what it may share a batch with.
-        claims: the clients that wait for it. It stands in the line of each.
-        waiters: who waits for it, in order of arrival.
-        lone_deaths: how many workers died while they had this evaluation alone.
-        place: where it is.
-        retry: the batch to run again that it is part of, while its place is RETRY.
-        payer: the client whose turn it was when it was taken.
-        paid: seconds that its client was charged when its batch started.
-    """
-
-    __slots__ = ("architecture", "claims", "group", "lone_deaths", "paid", "payer", "place", "retry", "waiters")
-
-    def __init__(self, architecture: Architecture, group: Group) -> None:
-        """An evaluation that is in no line yet."""
-        self.architecture = architecture
-        self.group = group
-        self.claims: dict[str, Claim] = {}
-        self.waiters: dict[Waiter, None] = {}
-        self.lone_deaths = 0
-        self.place = Place.LINE
-        self.retry: dict[Work, None] | None = None
-        self.payer = ""
-        self.paid = 0.0
-
-    @property
-    def item(self) -> Item:
-        """What it evaluates, as it was asked for."""
-        return Item(self.architecture, self.group.proxies, self.group.config)
-
-
-#: The works of a client, first come first. An OrderedDict takes from its front and from its middle in O(1); a plain
-#: dict searches past what was taken.
-_Lane = OrderedDict[Work, None]
-
-
-class Line:
-    """Evaluations that wait, by priority and client. One that several clients wait for stands here for each of them."""
-
-    def __init__(self) -> None:
-        """An empty line."""
-        self._lanes: dict[Priority, dict[str, _Lane]] = {priority: {} for priority in reversed(Priority)}
-
-    def add(self, work: Work, client: str, priority: Priority) -> None:
-        """Puts a newcomer last among those of its client and priority."""
-        self._lanes[priority].setdefault(client, OrderedDict())[work] = None
-
-    def remove(self, work: Work, client: str, priority: Priority) -> None:
-        """Takes out one that stands in line for a client."""
-        lanes = self._lanes[priority]
-        lane = lanes[client]
-        del lane[work]
-        if not lane:
-            del lanes[client]
-
-    def ahead(self, client: str, priority: Priority) -> int:
-        """How many of a client's stand before one of this priority that came now."""
-        return sum(len(lanes.get(client, ())) for level, lanes in self._lanes.items() if level >= priority)
-
-    @property
-    def priorities(self) -> list[Priority]:
-        """Those that somebody waits at, the most urgent first."""
-        return [priority for priority, lanes in self._lanes.items() if lanes]
-
-    def head(self, priority: Priority, turns: Turns) -> tuple[str, Work]:
-        """Whose turn it is at a priority, and the first of theirs."""
-        lanes = self._lanes[priority]
-        client = min(lanes, key=turns.time)
-        return client, next(iter(lanes[client]))
-
-    def in_turn(self, first: Priority, turns: Turns, seconds: float) -> Iterator[tuple[str, Work]]:
-        """All, each once, with the client whose turn it is if each takes so many seconds; the others by urgency."""
-        seen: set[Work] = set()
-        for priority in sorted(self._lanes, key=lambda priority: (priority != first, -priority)):
-            lanes = self._lanes[priority]
-            heap = [
-                (turns.time(client), order, client, iter(lane)) for order, (client, lane) in enumerate(lanes.items())
-            ]
-            heapify(heap)
-            while heap:
-                time, order, client, lane = heap[0]
-                work = next((work for work in lane if work not in seen), None)
-                if work is None:
-                    heappop(heap)
-                    continue
-                heapreplace(heap, (time + seconds, order, client, lane))
-                seen.add(work)
-                yield client, work
-
-
-_Key = tuple[type[Architecture], tuple[str, ...], EvaluationConfig]
-
-
-class Group:
-    """Evaluations that can share a batch: one search space, the same proxies, the same config.
-
-    Attributes:
-        key: what they share.
-        kind: what they have in common with those that take as long: all of that but the seed.
-        works: all of them by architecture, waiting or running.
-        line: those that wait for their first batch.
-        waiting: how many do.
-        ready: whether a batch may start; else the group is held, so that more can join.
-        held_since: when the first of the line arrived.
-        running: how many are in running batches.
-    """
-
-    __slots__ = ("held_since", "key", "kind", "line", "ready", "running", "waiting", "works")
-
-    def __init__(self, key: _Key) -> None:
-        """An empty group."""
-        space, proxies, config = key
-        self.key = key
-        self.kind: Hashable = (space, proxies, replace(config, seed=0))
-        self.works: dict[Architecture, Work] = {}
-        self.line = Line()
-        self.waiting = 0
-        self.ready = False
-        self.held_since = 0.0
-        self.running = 0
-
-    @property
-    def proxies(self) -> tuple[str, ...]:
-        """The proxies they ask for."""
-        return self.key[1]
-
-    @property
-    def config(self) -> EvaluationConfig:
-        """How they are evaluated."""
-        return self.key[2]
-
-    def takes(self, item: Item) -> bool:
-        """Whether an item is plainly one of this group: a quick test by identity, and no is not certain."""
-        space, proxies, config = self.key
-        return item.config is config and item.proxies is proxies and type(item.architecture) is space
 
 
 class Queue:
@@ -229,7 +31,6 @@ class Queue:
         slots: batches that can run at once.
         max_batch: evaluations in a batch, at most.
         in_flight: evaluations that wait or run.
-        turns: of the clients.
         rates: how long evaluations take.
     """
 
@@ -242,13 +43,13 @@ class Queue:
         self.slots = 1
         self.max_batch = 1
         self.in_flight = 0
-        self.turns = Turns()
         self.rates = Rates()
         self._batch_delay = batch_delay
-        self._groups: dict[_Key, Group] = {}
+        self._turns = Turns()
+        self._ageing = Ageing()
+        self._groups: dict[Key, Group] = {}
         self._held: OrderedDict[Group, None] = OrderedDict()
-        self._ready = Line()
-        self._passed = dict.fromkeys(Priority, 0)
+        self._ready = Line(self._turns)
         self._retries: deque[dict[Work, None]] = deque()
         self._retried = False
         self._waiting = 0
@@ -265,7 +66,13 @@ class Queue:
     def group(self, item: Item) -> Group:
         """The group that an item belongs to; it is kept once work is added to it."""
         key = (type(item.architecture), item.proxies, item.config)
-        return self._groups.get(key) or Group(key)
+        group = self._groups.get(key)
+        if group is None:
+            space, proxies, config = key
+            # What is drawn from a seed takes as long as what is drawn from another.
+            pace = self.rates.pace((space, proxies, replace(config, seed=0)))
+            group = Group(key, Line(self._turns), pace)
+        return group
 
     def add(self, architecture: Architecture, group: Group, client: str, priority: Priority, now: float) -> Work:
         """Admits an evaluation that is not in flight, for a client's waiter."""
@@ -287,7 +94,7 @@ class Queue:
         claim = work.claims.get(client)
         if claim is None:
             work.claims[client] = Claim(priority)
-            self.turns.enter(client)
+            self._turns.enter(client)
         else:
             claim.waiters += 1
             if priority <= claim.priority:
@@ -311,7 +118,7 @@ class Queue:
                 line.remove(work, client, claim.priority)
         if len(work.claims) > 1 or work.place is Place.RUNNING:
             del work.claims[client]
-            self.turns.leave(client)
+            self._turns.leave(client)
 
     def take(self, now: float) -> tuple[list[Work], BatchReason] | None:
         """The batch to start next, counted as running from here on; None if nothing is ready."""
@@ -325,35 +132,38 @@ class Queue:
         self._retried = False
         if not priorities:
             return None
-        priority = self._age(priorities)
-        client, head = self._ready.head(priority, self.turns)
-        self.turns.next(client)
-        group = head.group
+        priority = self._ageing.next(priorities)
+        client, work = self._ready.first(priority)
+        self._turns.next(client)
+        group = work.group
         reason: BatchReason = "full" if group.waiting >= self.max_batch else "waited"
         # Each slot's fair share of all that is left of the group: one that starts now leaves as much to the others.
         share = -(-(group.waiting + group.running) // self.slots)
-        seconds = self.expected(group)
-        taken = list(islice(group.line.in_turn(priority, self.turns, seconds), min(share, self.max_batch)))
-        for payer, work in taken:
-            work.payer = payer
-            self._leave_line(work)
-        works = [work for _, work in taken]
-        self._start(works)
+        works = [self._take(work, client)]
+        while group.waiting and len(works) < min(share, self.max_batch):
+            waiting = group.line.priorities
+            client, work = group.line.first(priority if priority in waiting else waiting[0])
+            works.append(self._take(work, client))
         return works, reason
-
-    def expected(self, group: Group) -> float:
-        """Seconds of a slot that an evaluation of a group is taken to cost."""
-        measured = self.rates.measured(group.kind)
-        return _UNMEASURED_SECONDS if measured is None else measured
 
     def next_ready(self) -> float | None:
         """When the hold of the longest held group ends."""
         return next(iter(self._held)).held_since + self._batch_delay if self._held else None
 
-    def settle_up(self, works: list[Work], seconds: float) -> None:
-        """Has clients pay for what a batch that had its slot for so many seconds really took."""
+    def settle_up(self, works: Sequence[Work], seconds: float) -> None:
+        """Has clients pay for what a batch really took, unless they have.
+
+        Args:
+            works: the batch, or those of it that did not start.
+            seconds: how long these had their slot.
+        """
         for work in works:
-            self.turns.charge(work.payer, seconds / len(works) - work.paid)
+            payer, work.payer = work.payer, None
+            if payer is not None:
+                self._turns.charge(payer, seconds / len(works) - work.paid)
+                for line in (self._ready, work.group.line):
+                    line.repaid(payer)
+                self._turns.leave(payer)
 
     def retry(self, works: list[Work]) -> None:
         """Has running work run again, as one batch."""
@@ -377,7 +187,7 @@ class Queue:
                 self._leave_line(work)
         work.place = Place.ENDED
         for client in work.claims:
-            self.turns.leave(client)
+            self._turns.leave(client)
         work.claims.clear()
         del work.group.works[work.architecture]
         self.in_flight -= 1
@@ -388,23 +198,18 @@ class Queue:
         """Everything in flight."""
         return [work for group in self._groups.values() for work in group.works.values()]
 
-    def _age(self, priorities: list[Priority]) -> Priority:
-        """The priority of the next batch: the most urgent one, unless another was passed over too often."""
-        most = max(priorities, key=lambda priority: (self._passed[priority] >= _MAX_PASSED, priority))
-        for priority in Priority:
-            if priority < most and priority in priorities:
-                self._passed[priority] += 1
-            elif priority == most or priority not in priorities:
-                self._passed[priority] = 0
-        return most
+    def _take(self, work: Work, client: str) -> Work:
+        self._leave_line(work)
+        self._start(work, client)
+        return work
 
     def _take_retry(self) -> list[Work]:
         while self._retries:
             works = list(self._retries.popleft())
             for work in works:
                 work.retry = None
+                self._start(work, next(iter(work.claims)))
             if works:
-                self._start(works)
                 return works
         return []
 
@@ -430,10 +235,12 @@ class Queue:
             group.ready = False
             self._held.pop(group, None)
 
-    def _start(self, works: list[Work]) -> None:
-        self._waiting -= len(works)
-        for work in works:
-            work.place = Place.RUNNING
-            work.group.running += 1
-            work.paid = self.expected(work.group)
-            self.turns.charge(work.payer, work.paid)
+    def _start(self, work: Work, payer: str) -> None:
+        work.place = Place.RUNNING
+        work.group.running += 1
+        self._waiting -= 1
+        work.payer = payer
+        work.paid = work.group.pace.expected
+        # Until the batch has ended and it is known what it took, its client is not forgotten.
+        self._turns.enter(payer)
+        self._turns.charge(payer, work.paid)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-#: Debts of clients with nothing in flight that are kept before it is looked which are paid.
-_SLACK = 64
+from collections import OrderedDict
+
+#: Debts of clients with nothing in flight that are remembered; who left first is forgiven first. Clients that do not
+#: name themselves are connections, which are many: what they owe must not fill the memory.
+_MAX_DEBTS = 1_024
 
 
 class Turns:
     """Virtual times of clients. The one with the least is next; it pays with the time that its work takes.
 
-    Nobody saves up: who comes is at least where the clock is. Nobody runs away from a debt: who paid for more than its
-    share is remembered until the others have caught up.
+    Nobody saves up: who comes is at least where the clock is. Nobody runs away from a debt: who comes back is where it
+    was, if the clock has not got there yet. Else a client that asks for one thing at a time would have every turn.
     """
 
     def __init__(self) -> None:
         """Nobody is there."""
         self._clock = 0.0
-        # Of those that have something in flight, and of those that have not and are in debt.
         self._times: dict[str, float] = {}
         self._present: dict[str, int] = {}
+        self._debts: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
         """Clients that have something in flight."""
@@ -26,10 +29,10 @@ class Turns:
 
     def enter(self, client: str) -> None:
         """A client has one thing more in flight."""
-        count = self._present.get(client, 0)
-        if not count:
-            self._times[client] = max(self._times.get(client, self._clock), self._clock)
-        self._present[client] = count + 1
+        number = self._present.get(client, 0)
+        self._present[client] = number + 1
+        if not number:
+            self._times[client] = max(self._debts.pop(client, self._clock), self._clock)
 
     def leave(self, client: str) -> None:
         """A client has one thing less in flight."""
@@ -37,14 +40,13 @@ class Turns:
         if self._present[client]:
             return
         del self._present[client]
+        time = self._times.pop(client)
         if not self._present:
-            self._times.clear()  # nobody is left to catch up
-        elif self._times[client] <= self._clock:
-            del self._times[client]
-        elif len(self._times) > 2 * len(self._present) + _SLACK:
-            self._times = {
-                name: time for name, time in self._times.items() if name in self._present or time > self._clock
-            }
+            self._debts.clear()  # Nobody is left whom it would matter to.
+        elif time > self._clock:
+            self._debts[client] = time
+            if len(self._debts) > _MAX_DEBTS:
+                self._debts.popitem(last=False)
 
     def time(self, client: str) -> float:
         """The virtual time of a client that has something in flight."""
@@ -55,6 +57,5 @@ class Turns:
         self._clock = max(self._clock, self._times[client])
 
     def charge(self, client: str, seconds: float) -> None:
-        """Has a client pay for so many seconds of a slot; for fewer than it paid for, if negative."""
-        if client in self._times:
-            self._times[client] = max(self._times[client] + seconds, 0.0)
+        """Has a client that has something in flight pay for seconds of a slot; gives some back if negative."""
+        self._times[client] += seconds

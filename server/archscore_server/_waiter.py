@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 
 if TYPE_CHECKING:
-    from archscore_server._queue import Work
+    from archscore_server._work import Work
 
 
 class QueueFullError(Exception):

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from archscore_server._failures import Failures
 from archscore_server._observer import NullObserver, Observer, RetryReason
-from archscore_server._queue import BatchReason, Group, Item, Place, Priority, Queue, Work
+from archscore_server._priority import Priority
+from archscore_server._queue import BatchReason, Queue
 from archscore_server._waiter import (
     ArchitectureFailedError,
     Deadline,
@@ -24,6 +25,7 @@ from archscore_server._waiter import (
     StoppingError,
     Waiter,
 )
+from archscore_server._work import Group, Item, Place, Work
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 from archscore_server.pool import Batch, BatchFailedError, Pool, WorkerLostError
 
@@ -46,8 +48,8 @@ __all__ = [
 #: Workers that an architecture may take with it, alone in its batch, before it is given up.
 _MAX_LONE_DEATHS = 3
 
-#: The part of the measured time that an evaluation may take at best. What could be met must never be refused.
-_OPTIMISM = 0.5
+#: Seconds that a slot rests after a fault of the scheduler's own, so that one that stays does not block the event loop.
+_REST_AFTER_FAULT = 0.1
 
 #: What a client is told when an architecture is given up. The pool's own words are for the log.
 _GAVE_UP: dict[RetryReason, str] = {
@@ -143,6 +145,7 @@ class Scheduler:
             return []
 
         now = self._clock()
+        late = deadline is not None and deadline <= now
         limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
         waiters = []
         merged = hopeless = 0
@@ -151,13 +154,17 @@ class Scheduler:
             if not group.takes(item):
                 group = self._queue.group(item)
             work = group.works.get(item.architecture)
+            if late:
+                hopeless += 1
+                waiters.append(self._settled(client, DeadlineExceededError("the deadline has passed")))
+                continue
             if work is not None:
                 merged += 1
                 self._queue.claim(work, client, priority)
             elif why := self._failures.get(item, now):
                 waiters.append(self._settled(client, ArchitectureFailedError(why)))
                 continue
-            elif limit and self._cannot_meet(limit, group, client, priority):
+            elif limit and self._cannot_meet(limit, group, client, priority, now):
                 hopeless += 1
                 waiters.append(self._settled(client, DeadlineExceededError("the deadline cannot be met")))
                 continue
@@ -211,13 +218,13 @@ class Scheduler:
         waiter.settle(outcome)
         return waiter
 
-    def _cannot_meet(self, deadline: Deadline, group: Group, client: str, priority: Priority) -> bool:
-        """Whether a newcomer would be late even if all went twice as fast as it does, and for its client alone."""
-        seconds = self._queue.rates.measured(group.kind)
-        if seconds is None:
-            return deadline.passed
-        rounds = 1 + group.line.ahead(client, priority) // self._queue.slots
-        return deadline.within(rounds * seconds * _OPTIMISM)
+    def _cannot_meet(self, deadline: Deadline, group: Group, client: str, priority: Priority, now: float) -> bool:
+        """Whether a newcomer would be late even if all went twice as fast as it does, and for its client alone.
+
+        More urgent work of the client does not count: ageing may let the newcomer go before it.
+        """
+        ahead = group.line.count(client, priority) / self._queue.slots
+        return deadline.within(group.pace.at_best(ahead, now))
 
     def _release(self, waiter: Waiter) -> None:
         if self._detach(waiter):
@@ -261,11 +268,21 @@ class Scheduler:
             try:
                 works, reason = await self._next_batch()
                 await self._run(works, reason)
-            except Exception:  # a slot must outlive any fault of ours
-                _logger.exception("the scheduler failed to run a batch")
-                for work in works:
-                    self._settle(work, ArchitectureFailedError("a fault of the server"))
-                self._changed()
+            except Exception as fault:  # A slot outlives whatever is wrong with us, and what it held is answered.
+                _logger.exception("the scheduler failed")
+                self._recover(works, fault)
+                await asyncio.sleep(_REST_AFTER_FAULT)
+
+    def _recover(self, works: list[Work], fault: Exception) -> None:
+        """Has what a fault of ours left without a result run again; fails it if that is what does not work."""
+        try:
+            self._queue.settle_up(works, 0.0)
+            self._run_again(works, "batch_failed", fault, alone=len(works) == 1)
+        except Exception:
+            _logger.exception("the scheduler failed to run a batch again")
+            for work in works:
+                self._settle(work, ArchitectureFailedError(_GAVE_UP["batch_failed"]))
+        self._changed()
 
     async def _next_batch(self) -> tuple[list[Work], BatchReason]:
         while True:
@@ -275,11 +292,7 @@ class Scheduler:
                 self._wake_at_end_of_hold()
                 await self._work_may_be_ready.wait()
                 continue
-            works, reason = taken
-            works = self._without_late(works)
-            self._changed()
-            if works:
-                return works, reason
+            return taken
 
     def _wake_at_end_of_hold(self) -> None:
         if self._end_of_hold:
@@ -290,32 +303,36 @@ class Scheduler:
             self._end_of_hold = asyncio.get_running_loop().call_later(delay, self._work_may_be_ready.set)
 
     def _without_late(self, works: list[Work]) -> list[Work]:
-        """Drops work that nobody would still wait for at its end, even if it took half as long as it does."""
-        expected = {work: _OPTIMISM * (self._queue.rates.measured(work.group.kind) or 0.0) for work in works}
+        """Drops work of a batch that nobody would still wait for at its end, even if it took half as long as it does.
+
+        That includes what is too late already, where the event loop was too busy for timers.
+        """
+        seconds = works[0].group.pace.at_best(0, self._clock())
         self._expire(
-            [
-                waiter
-                for work in works
-                for waiter in work.waiters
-                if waiter.deadline and waiter.deadline.within(expected[work])
-            ]
+            [waiter for work in works for waiter in work.waiters if waiter.deadline and waiter.deadline.within(seconds)]
         )
         late = [work for work in works if not work.waiters]
         for work in late:
             self._queue.remove(work)
         if late:
+            self._queue.settle_up(late, 0.0)
             self._observer.expired(len(late))
         return [work for work in works if work.waiters]
 
     async def _run(self, works: list[Work], reason: BatchReason) -> None:
         """Has the pool run a batch, hands out its results as they come, and arranges for what it leaves behind."""
         group = works[0].group
+        works = self._without_late(works)
+        self._changed()
+        if not works:
+            return
         batch = Batch(tuple(work.architecture for work in works), group.proxies, group.config)
         left = dict(enumerate(works))
 
         def on_results(results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]) -> None:
             for index, result in results:
-                self._settle(left.pop(index), result)
+                self._settle(left[index], result)
+                del left[index]
             self._changed()
 
         self._observer.batch_started(len(works), reason)
@@ -335,19 +352,26 @@ class Scheduler:
         finally:
             seconds = self._clock() - started
             self._queue.settle_up(works, seconds)
-            self._queue.rates.update(group.kind, seconds, len(works) - len(left))
+            self._learn(works, seconds, left=len(left))
             self._observer.batch_ended(len(works), seconds, compute_seconds)
         if error is not None or left:
             self._run_again(list(left.values()), failure, error, alone=len(works) == 1)
         self._changed()
 
+    def _learn(self, works: list[Work], seconds: float, *, left: int) -> None:
+        """Takes note of how long a batch took, of which some may be left without a result."""
+        self._queue.rates.update(seconds, len(works) - left)
+        if not left:  # What a hung worker took does not tell how long its batch takes.
+            full = len(works) >= self._queue.max_batch
+            works[0].group.pace.update(seconds / len(works), full=full, now=self._clock())
+
     def _settle(self, work: Work, outcome: Outcome) -> None:
         if work.place is Place.ENDED:  # A result that was on its way when the scheduler stopped.
             return
+        waiters, work.waiters = work.waiters, {}
         self._queue.remove(work)
-        for waiter in work.waiters:
+        for waiter in waiters:
             waiter.settle(outcome)
-        work.waiters.clear()
 
     def _run_again(self, works: list[Work], reason: RetryReason, error: Exception | None, *, alone: bool) -> None:
         """Arranges for what a batch left behind: halves of it, until a culprit stands alone.

@@ -53,7 +53,9 @@ async def start(clock: Clock) -> AsyncIterator[Start]:
         assert (scheduler.queued, scheduler.in_flight) == (0, 0)
         assert not scheduler._queue._groups
         assert not scheduler._queue._ready.priorities
-        assert not len(scheduler._queue.turns)
+        assert not len(scheduler._queue._turns)
+    loop: Any = asyncio.get_running_loop()
+    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def occupy(scheduler: Scheduler) -> None:
@@ -136,6 +138,38 @@ async def test_who_asks_for_one_thing_at_a_time_does_not_get_more_than_its_share
     assert spent["eager"] <= spent["patient"] + 20
 
 
+async def test_what_was_dropped_is_not_paid_for(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    for number in range(5):
+        scheduler.submit(items(number, config=replace(CONFIG, seed=number)), client="hurried", deadline=clock() + 8)
+    scheduler.submit(items(*range(100, 110)), client="hurried")
+    scheduler.submit(items(*range(200, 210)), client="patient")
+    # What is dropped, one after the other, is what the first client has before the rest.
+    taken = [(await next_batch(pool, clock, seconds=7))[0] // 100 for _ in range(10)]
+    assert taken.count(1) == taken.count(2) == 5
+
+
+async def test_who_paid_too_much_gets_it_back(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(slots=2, max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(200, 201, 202, config=OTHER), client="other")
+    await settle()
+    occupied, other = pool.runs
+    scheduler.submit(items(100, 101, config=replace(CONFIG, resolution=16)), client="quick")
+    await occupied.finish()
+    quick = pool.last
+    await clock.advance(0.4)
+    await other.finish()
+    assert (quick.indices, pool.last.indices) == ([100], [201])
+    # It was taken to cost a second, and that of the other 0.4 s for each of two.
+    await clock.advance(0.1)
+    await quick.finish()
+    assert pool.last.indices == [101]
+
+
 async def test_who_joins_others_work_does_not_wait_for_their_turn(start: Start, clock: Clock) -> None:
     pool = PuppetPool(max_batch=1)
     scheduler = await start(pool)
@@ -192,6 +226,17 @@ async def test_what_is_urgent_is_followed_by_the_rest_of_its_group(start: Start,
     scheduler.submit(items(100, 101, 102), priority=Priority.BULK)
     scheduler.submit(items(200), priority=Priority.INTERACTIVE)
     assert await next_batch(pool, clock) == [200, 100, 101, 102]
+
+
+async def test_what_has_aged_comes_first_in_its_batch_too(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=2)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(*range(100, 104)), priority=Priority.BULK)
+    scheduler.submit(items(*range(200, 220)), priority=Priority.INTERACTIVE)
+    taken = [await next_batch(pool, clock) for _ in range(8)]
+    assert [indices[0] // 100 for indices in taken] == [2] * 7 + [1]
+    assert taken[-1] == [100, 101]
 
 
 # Deadlines
@@ -252,6 +297,68 @@ async def test_what_has_become_hopeless_in_line_is_dropped(start: Start, clock: 
     assert isinstance(late.outcome, DeadlineExceededError)
     await pool.last.finish()
     assert other.outcome == evaluation_of(cell(1))
+
+
+async def test_more_urgent_work_of_ones_own_does_not_make_a_deadline_hopeless(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    scheduler.submit(items(*range(100, 200)), priority=Priority.INTERACTIVE)
+    # Ageing lets it go before most of them.
+    [waiter] = scheduler.submit(items(0), priority=Priority.BULK, deadline=clock() + 80)
+    for _ in range(8):
+        await next_batch(pool, clock, seconds=9)
+    assert pool.last.indices == [0]
+    await pool.last.finish()
+    assert waiter.outcome == evaluation_of(cell(0))
+
+
+async def test_small_batches_do_not_tell_how_quickly_many_are_done(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=10)
+    waiters = scheduler.submit(items(0, 1, 2, 3), deadline=clock() + 15)
+    await next_batch(pool, clock, seconds=0)
+    await next_batch(pool, clock, seconds=10)
+    assert [waiter.outcome for waiter in waiters] == [evaluation_of(cell(index)) for index in range(4)]
+
+
+async def test_a_measurement_does_not_shut_out_its_kind_for_good(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    await measured(scheduler, pool, clock, seconds=100)  # whatever it was that took so long
+    await pool.last.finish()
+    [refused] = scheduler.submit(items(0), deadline=clock() + 30)
+    assert isinstance(refused.outcome, DeadlineExceededError)
+    await clock.advance(61)
+    [tried] = scheduler.submit(items(0), deadline=clock() + 30)
+    await settle()
+    await pool.last.finish()
+    assert tried.outcome == evaluation_of(cell(0))
+
+
+async def test_what_a_hung_worker_took_is_no_measurement(start: Start, clock: Clock) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    scheduler.submit(items(1, 2))
+    await settle()
+    await pool.last.report(0)
+    await clock.advance(100)
+    await pool.last.lose()
+    [waiter] = scheduler.submit(items(0), deadline=clock() + 30)
+    await pool.last.finish()
+    await pool.last.finish()
+    assert waiter.outcome == evaluation_of(cell(0))
+
+
+async def test_who_comes_too_late_does_not_join_what_is_in_flight(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    scheduler.submit(items(0, 1), priority=Priority.BULK)
+    [late] = scheduler.submit(items(1), priority=Priority.INTERACTIVE, deadline=clock())
+    assert isinstance(late.outcome, DeadlineExceededError)
+    assert await next_batch(pool, clock) == [0]
 
 
 # Failures
@@ -324,24 +431,109 @@ async def test_retries_do_not_go_twice_in_a_row_while_others_wait(start: Start) 
     assert order == [[0, 1], [10, 11], [2, 3]]
 
 
+# Faults of the scheduler
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    """Has the next call of a method raise."""
+
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(target, name, fail)
+
+
 async def test_a_fault_of_the_scheduler_costs_a_batch_and_not_a_slot(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    break_once(monkeypatch, scheduler._observer, "batch_started")
+    [first] = scheduler.submit(items(0))
+    await settle()
+    assert isinstance(first.outcome, ArchitectureFailedError)
+    [second] = scheduler.submit(items(1))
+    await clock.advance(1)
+    await pool.last.finish()
+    assert second.outcome == evaluation_of(cell(1))
+
+
+@pytest.mark.parametrize("broken", ["_learn", "_run_again", "_without_late"])
+async def test_what_a_fault_leaves_of_a_batch_is_run_again(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    pool = PuppetPool(max_batch=4)
+    scheduler = await start(pool)
+    await occupy(scheduler)
+    waiters = scheduler.submit(items(0, 1, 2, 3))
+    answers: list[int] = []
+    for number, waiter in enumerate(waiters):
+        waiter.add_done_callback(lambda _, number=number: answers.append(number))
+    if broken == "_without_late":
+        break_once(monkeypatch, scheduler, broken)
+        await pool.last.finish()
+    else:
+        await pool.last.finish()
+        break_once(monkeypatch, scheduler, broken)
+        await pool.last.report(0)
+        await pool.last.lose()
+    await clock.advance(1)
+    while pool.running:
+        await pool.last.finish()
+        await clock.advance(1)
+    assert sorted(answers) == [0, 1, 2, 3]
+    assert [waiter.outcome for waiter in waiters] == [evaluation_of(cell(index)) for index in range(4)]
+
+
+async def test_what_cannot_be_run_again_is_answered_all_the_same(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(0, 1))
+    await settle()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(scheduler, "_run_again", fail)
+    await pool.last.lose()
+    monkeypatch.undo()
+    assert all(isinstance(waiter.outcome, ArchitectureFailedError) for waiter in waiters)
+    assert scheduler.in_flight == 0
+
+
+async def test_a_fault_that_stays_does_not_keep_the_event_loop_to_itself(
+    start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = PuppetPool()
     scheduler = await start(pool)
 
     def fail(*_: object) -> None:
-        monkeypatch.undo()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(scheduler._observer, "batch_started", fail, raising=False)
-    [first] = scheduler.submit(items(0))
-    await settle()
-    assert isinstance(first.outcome, ArchitectureFailedError)
-    [second] = scheduler.submit(items(1))
-    await settle()
+    monkeypatch.setattr(scheduler._queue, "take", fail)
+    [waiter] = scheduler.submit(items(0))
+    for _ in range(3):
+        await clock.advance(1)
+    monkeypatch.undo()
+    await clock.advance(1)
     await pool.last.finish()
-    assert second.outcome == evaluation_of(cell(1))
+    assert waiter.outcome == evaluation_of(cell(0))
+
+
+async def test_a_pool_that_reports_twice_does_not_get_an_answer_lost(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    waiters = scheduler.submit(items(0, 1))
+    await settle()
+    with pytest.raises(KeyError):
+        await pool.last.report(0, 0, 1)
+    await pool.last.fail()
+    assert pool.last.indices == [1]
+    await pool.last.finish()
+    assert [waiter.outcome for waiter in waiters] == [evaluation_of(cell(0)), evaluation_of(cell(1))]
 
 
 # Nothing is left behind
@@ -359,6 +551,6 @@ async def test_a_thousand_clients_come_and_go(start: Start, clock: Clock) -> Non
         scheduler.submit([Item(cell(i % 15_000), TCET, replace(OTHER, seed=i)) for i in range(10_000)], client="late")
     while scheduler.in_flight:
         await next_batch(pool, clock)
-    assert not len(scheduler._queue.turns)
-    assert not scheduler._queue.turns._times
+    assert not len(scheduler._queue._turns)
+    assert not scheduler._queue._turns._times
     assert asyncio.all_tasks() == {*scheduler._slots, asyncio.current_task()}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -78,7 +80,9 @@ async def start(clock: Clock, log: Log) -> AsyncIterator[Start]:
         assert not scheduler._queue._groups
         assert not scheduler._queue._held
         assert not scheduler._queue._ready.priorities
-        assert not len(scheduler._queue.turns)
+        assert not len(scheduler._queue._turns)
+    loop: Any = asyncio.get_running_loop()
+    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def busy(scheduler: Scheduler, pool: PuppetPool) -> Run:
@@ -673,6 +677,66 @@ async def test_stop_before_start(clock: Clock) -> None:
     assert pool.stopped
 
 
+# Everything at once
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_happens_everybody_who_stays_gets_one_right_answer(
+    start: Start, clock: Clock, seed: int
+) -> None:
+    chance = random.Random(seed)
+    pool = PuppetPool(slots=3, max_batch=4)
+    scheduler = await start(pool, max_queued=40, batch_delay=0.5)
+    asked: list[tuple[Waiter, int, bool]] = []
+    answers: Counter[Waiter] = Counter()
+    left: set[Waiter] = set()
+    for _ in range(600):
+        match chance.choice(["submit", "submit", "leave", "report", "finish", "finish", "lose", "fail", "pass"]):
+            case "submit":
+                indices = [chance.randrange(30) for _ in range(chance.randrange(1, 6))]
+                deadline = chance.choice([None, None, clock.now + chance.uniform(-1, 20)])
+                try:
+                    waiters = scheduler.submit(
+                        items(*indices, config=chance.choice([CONFIG, OTHER])),
+                        client=chance.choice("abcde"),
+                        priority=chance.choice(list(Priority)),
+                        deadline=deadline,
+                    )
+                except QueueFullError:
+                    continue
+                for waiter, index in zip(waiters, indices, strict=True):
+                    waiter.add_done_callback(lambda waiter: answers.update([waiter]))
+                    asked.append((waiter, index, deadline is not None))
+            case "leave" if asked:
+                waiter = chance.choice(asked)[0]
+                left |= set() if waiter.done else {waiter}
+                waiter.leave()
+            case "report" if pool.running:
+                run = chance.choice(pool.running)
+                unreported = range(run.reported, len(run.indices))
+                await run.report(*unreported[: chance.randrange(3)])
+            case "finish" | "lose" | "fail" as how if pool.running:
+                await getattr(chance.choice(pool.running), how)()
+        await clock.advance(chance.choice([0, 0.1, 1]))
+    while scheduler.in_flight:
+        for run in pool.running:
+            await run.finish()
+        await clock.advance(0.5)
+    for waiter, index, hurried in asked:
+        assert answers[waiter] == (waiter not in left)
+        if waiter in left:
+            continue
+        match waiter.outcome:
+            case DeadlineExceededError():
+                assert hurried
+            case ArchitectureFailedError():
+                pass
+            case outcome:
+                assert outcome == evaluation_of(cell(index))
+    assert scheduler.queued == 0
+    assert not len(scheduler._queue._turns)
+
+
 # Size
 
 
@@ -686,8 +750,8 @@ class InstantPool(PuppetPool):
         return BatchReport(0.0)
 
 
-@pytest.mark.parametrize("groups", [1, 10_000])
-async def test_a_hundred_thousand_items_take_no_time(groups: int) -> None:
+@pytest.mark.parametrize(("groups", "clients"), [(1, 1), (10_000, 1), (1, 1_000), (1_000, 1_000)])
+async def test_a_hundred_thousand_items_take_no_time(groups: int, clients: int) -> None:
     configs = [EvaluationConfig(seed=seed) for seed in range(groups)]
     many = [
         Item(cell(number % 15_625), (f"proxy{number // 15_625}",), configs[number % groups])
@@ -696,7 +760,10 @@ async def test_a_hundred_thousand_items_take_no_time(groups: int) -> None:
     scheduler = Scheduler(InstantPool(slots=4, max_batch=8), max_queued=100_000, batch_delay=0.001)
     await scheduler.start()
     began = time.process_time()
-    waiters = scheduler.submit(many, deadline=time.monotonic() + 3600)
+    waiters = []
+    for number in range(clients):
+        share = many[number * len(many) // clients : (number + 1) * len(many) // clients]
+        waiters += scheduler.submit(share, client=f"{number}", deadline=time.monotonic() + 3600)
     submitted = time.process_time()
     for waiter in waiters[::2]:
         waiter.leave()
