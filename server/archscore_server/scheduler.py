@@ -145,7 +145,9 @@ class Scheduler:
             return []
 
         now = self._clock()
-        late = deadline is not None and deadline <= now
+        if deadline is not None and deadline <= now:
+            self._observer.expired(len(items))
+            return [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
         limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
         waiters = []
         merged = hopeless = 0
@@ -154,10 +156,6 @@ class Scheduler:
             if not group.takes(item):
                 group = self._queue.group(item)
             work = group.works.get(item.architecture)
-            if late:
-                hopeless += 1
-                waiters.append(self._settled(client, DeadlineExceededError("the deadline has passed")))
-                continue
             if work is not None:
                 merged += 1
                 self._queue.claim(work, client, priority)

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,20 +51,14 @@ def _slow() -> None:
     time.sleep(SLOW)
 
 
-def _register(name: str, harm: Callable[[], None]) -> None:
-    def always(weight_norm: Array) -> Array:
-        """Does harm whenever it is computed."""
-        harm()
-        return over_layers(weight_norm)
-
-    def once(weight_norm: Array) -> Array:
-        """Does harm once for each file of its name."""
-        if _take(f"{name}_once"):
+def _register(name: str, harm: Callable[[], None], when: Callable[[], bool] = lambda: True) -> None:
+    def harmful(weight_norm: Array) -> Array:
+        """Does harm when it is computed."""
+        if when():
             harm()
         return over_layers(weight_norm)
 
-    for suffix, function in (("", always), ("_once", once)):
-        proxy(name=name + suffix, formula="l2_norm", paper="none", uses_labels=False)(function)
+    proxy(name=name, formula="l2_norm", paper="none", uses_labels=False)(harmful)
 
 
 def _take(name: str) -> bool:
@@ -75,14 +70,10 @@ def _take(name: str) -> bool:
     return True
 
 
-for _name, _harm in (
-    ("fault_kill", _kill),
-    ("fault_stop", _stop),
-    ("fault_hang", _hang),
-    ("fault_raise", _raise),
-    ("fault_slow", _slow),
-):
+for _name, _harm in (("fault_hang", _hang), ("fault_raise", _raise), ("fault_slow", _slow)):
     _register(_name, _harm)
+for _name, _harm in (("fault_kill_once", _kill), ("fault_stop_once", _stop), ("fault_hang_once", _hang)):
+    _register(_name, _harm, partial(_take, _name))
 
 
 @proxy(formula="l2_norm", paper="none", uses_labels=False)

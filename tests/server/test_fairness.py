@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -19,43 +17,9 @@ from archscore_server.scheduler import (
     Scheduler,
 )
 from puppets import Clock, PuppetPool, cell, evaluation_of, settle
+from support.scheduling import CONFIG, TCET, Start, items
 
-CONFIG = EvaluationConfig()
 OTHER = EvaluationConfig(batch_size=8)
-TCET = ("tcet",)
-
-Start = Callable[..., Coroutine[Any, Any, Scheduler]]
-
-
-def items(*indices: int, config: EvaluationConfig = CONFIG) -> list[Item]:
-    return [Item(cell(index), TCET, config) for index in indices]
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def start(clock: Clock) -> AsyncIterator[Start]:
-    schedulers = []
-
-    async def start(pool: PuppetPool, *, max_queued: int = 1_000_000, **kwargs: Any) -> Scheduler:
-        scheduler = Scheduler(pool, max_queued=max_queued, batch_delay=0, clock=clock, **kwargs)
-        schedulers.append(scheduler)
-        await scheduler.start()
-        await settle()
-        return scheduler
-
-    yield start
-    for scheduler in schedulers:
-        await scheduler.stop()
-        assert (scheduler.queued, scheduler.in_flight) == (0, 0)
-        assert not scheduler._queue._groups
-        assert not scheduler._queue._ready.priorities
-        assert not len(scheduler._queue._turns)
-    loop: Any = asyncio.get_running_loop()
-    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def occupy(scheduler: Scheduler) -> None:

@@ -481,6 +481,7 @@ async def running_while_the_server_stops(running: Running, rpc: Rpc) -> Counted:
     await running.server.stop()
     if rpc.unary:
         assert_draining(await answer)
+        assert await pushback(call) == 1000
     else:
         for status in await answer:
             assert_draining(status)

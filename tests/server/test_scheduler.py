@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -22,67 +21,9 @@ from archscore_server.scheduler import (
     Waiter,
 )
 from puppets import Clock, PuppetPool, Run, cell, evaluation_of, settle
+from support.scheduling import CONFIG, TCET, Log, Start, items
 
-CONFIG = EvaluationConfig()
 OTHER = EvaluationConfig(seed=1)
-TCET = ("tcet",)
-
-
-def items(*indices: int, config: EvaluationConfig = CONFIG, proxies: tuple[str, ...] = TCET) -> list[Item]:
-    return [Item(cell(index), proxies, config) for index in indices]
-
-
-class Log:
-    """An observer that keeps what it hears, queue depths apart."""
-
-    def __init__(self) -> None:
-        self.depths: list[int] = []
-        self.events: list[tuple[Any, ...]] = []
-
-    def queue_depth_changed(self, queued: int) -> None:
-        self.depths.append(queued)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self.events.append((name, *arguments))
-
-    def counts(self, name: str) -> list[tuple[Any, ...]]:
-        return [event[1:] for event in self.events if event[0] == name]
-
-
-@pytest.fixture
-async def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
-
-
-Start = Callable[..., Coroutine[Any, Any, Scheduler]]
-
-
-@pytest.fixture
-async def start(clock: Clock, log: Log) -> AsyncIterator[Start]:
-    schedulers = []
-
-    async def start(pool: PuppetPool, *, max_queued: int = 100, batch_delay: float = 0, **kwargs: Any) -> Scheduler:
-        scheduler = Scheduler(pool, max_queued=max_queued, batch_delay=batch_delay, observer=log, clock=clock, **kwargs)
-        schedulers.append(scheduler)
-        await scheduler.start()
-        await settle()
-        return scheduler
-
-    yield start
-    for scheduler in schedulers:
-        await scheduler.stop()
-        assert (scheduler.queued, scheduler.in_flight) == (0, 0)
-        assert not scheduler._queue._groups
-        assert not scheduler._queue._held
-        assert not scheduler._queue._ready.priorities
-        assert not len(scheduler._queue._turns)
-    loop: Any = asyncio.get_running_loop()
-    assert all(timer.cancelled() for timer in loop._scheduled)
 
 
 async def busy(scheduler: Scheduler, pool: PuppetPool) -> Run:

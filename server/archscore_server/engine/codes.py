@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Whether this CPU has instructions for products of int8; without them torch takes 20 times as long as in float32.
+#: Whether this CPU has instructions for products of int8; without them torch has but a plain loop.
 _INT8_PRODUCTS = torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
 
 #: Entries of codes that are converted to float32 at a time: few enough to stay in the cache, and to need no memory.

@@ -151,26 +151,6 @@ class Store:
         self._state = _State.CLOSED
         executor.shutdown(wait=in_time)
 
-    def get_cached(
-        self, context: Context, architectures: Sequence[Architecture], proxies: Sequence[str]
-    ) -> list[dict[str, Score]]:
-        """What the memory layer holds, at once.
-
-        An architecture of which something is missing here counts neither as hit nor as miss: ask `get` for it.
-
-        Args:
-            context: what the scores depend on.
-            architectures: whose scores.
-            proxies: which scores.
-
-        Returns:
-            For each architecture what is there, by proxy.
-        """
-        found = self._from_memory(context, architectures, proxies)
-        wanted = len(set(proxies))
-        self._observer.store_hits(wanted * sum(len(scores) == wanted for scores in found))
-        return found
-
     async def get(
         self, context: Context, architectures: Sequence[Architecture], proxies: Sequence[str]
     ) -> list[dict[str, Score]]:

@@ -21,7 +21,6 @@ LOGGER = "archscore_server.store"
 async def works_from_memory(store):
     """Whether puts and gets go on."""
     store.put(CONTEXT, CELLS[0], scores_of(0))
-    assert store.get_cached(CONTEXT, CELLS[:2], PROXIES) == [scores_of(0), {}]
     assert await store.get(CONTEXT, CELLS[:2], PROXIES) == [scores_of(0), {}]
 
 
@@ -118,7 +117,7 @@ async def test_corrupt_pages(opened, path, counts, warnings):
     await works_from_memory(store)
     await asyncio.sleep(0.05)
     await store.close()
-    assert store.get_cached(CONTEXT, [CELLS[0]], PROXIES) == [scores_of(0)]
+    assert await store.get(CONTEXT, [CELLS[0]], PROXIES) == [scores_of(0)]
     assert counts.states[-1] is False
     assert len(warnings()) == 1
     assert path.read_bytes() == content
@@ -190,7 +189,7 @@ async def test_what_waits_is_bounded(opened, tmp_path, counts, monkeypatch):
     for index in range(15_000):
         store.put(CONTEXT, CELLS[index], scores_of(index, [*PROXIES, "grasp", "fisher", "jacob_cov", "zen"]))
     assert counts.dropped == 15_000 * 7 - 99_995
-    assert len(store.get_cached(CONTEXT, [CELLS[14_999]], PROXIES)[0]) == 3, "memory has it all the same"
+    assert len((await store.get(CONTEXT, [CELLS[14_999]], PROXIES))[0]) == 3, "memory has it all the same"
 
 
 def run_python(code, *arguments):

@@ -28,7 +28,6 @@ async def reopened(opened, path, store, **options):
 async def test_what_was_put_is_there_at_once(opened, path, in_file):
     store = await opened(path if in_file else None)
     store.put(CONTEXT, CELLS[1], scores_of(1))
-    assert store.get_cached(CONTEXT, CELLS[:2], PROXIES) == [{}, scores_of(1)]
     assert await store.get(CONTEXT, CELLS[:2], PROXIES) == [{}, scores_of(1)]
 
 
@@ -36,7 +35,6 @@ async def test_only_what_is_asked_for_comes_back(opened):
     store = await opened()
     store.put(CONTEXT, CELLS[0], scores_of(0))
     wanted = {"snip": scores_of(0)["snip"]}
-    assert store.get_cached(CONTEXT, [CELLS[0]], ["snip", "grasp"]) == [wanted]
     assert await store.get(CONTEXT, [CELLS[0], CELLS[0]], ["snip", "grasp"]) == [wanted, wanted]
 
 
@@ -47,7 +45,7 @@ async def test_it_is_there_when_memory_has_forgotten_it(opened, path, counts, in
         store.put(CONTEXT, CELLS[index], scores_of(index))
     assert await store.get(CONTEXT, CELLS[:5], PROXIES) == [scores_of(index) for index in range(5)], "not yet written"
     await until(lambda: counts.written == 15)
-    assert store.get_cached(CONTEXT, CELLS[:4], PROXIES) == [{}] * 4
+    assert len(store._memory) == 1
     assert await store.get(CONTEXT, CELLS[:5], PROXIES) == [scores_of(index) for index in range(5)]
 
 
@@ -59,10 +57,10 @@ async def test_it_is_there_after_a_restart(opened, path):
     store.put(zen_context, genome, scores_of(8))
     store = await reopened(opened, path, store)
     assert len(store) == 6
-    assert store.get_cached(CONTEXT, [CELLS[7]], PROXIES) == [{}]
+    assert len(store._memory) == 0
     assert await store.get(CONTEXT, [CELLS[7], CELLS[8]], PROXIES) == [scores_of(7), {}]
     assert await store.get(zen_context, [genome], PROXIES) == [scores_of(8)]
-    assert store.get_cached(CONTEXT, [CELLS[7]], PROXIES) == [scores_of(7)], "read once"
+    assert len(store._memory) == 2, "read once"
 
 
 async def test_what_is_added_later_joins_what_was_there(opened, path):
@@ -109,7 +107,7 @@ async def test_numbers_keep_every_bit(opened, path, score):
 async def test_what_has_no_lasting_value_is_not_kept(opened, path, score):
     store = await opened(path)
     store.put(CONTEXT, CELLS[0], {"tcet": score, "snip": ok(1.0)})
-    assert store.get_cached(CONTEXT, [CELLS[0]], ["tcet", "snip"]) == [{"snip": ok(1.0)}]
+    assert await store.get(CONTEXT, [CELLS[0]], ["tcet", "snip"]) == [{"snip": ok(1.0)}]
     store = await reopened(opened, path, store)
     assert await store.get(CONTEXT, [CELLS[0]], ["tcet", "snip"]) == [{"snip": ok(1.0)}]
 
@@ -203,10 +201,8 @@ async def test_counts(opened, counts):
     store.put(CONTEXT, CELLS[0], scores_of(0))
     await store.get(CONTEXT, CELLS[:2], PROXIES)
     assert (counts.hits, counts.misses) == (3, 3)
-    store.get_cached(CONTEXT, CELLS[:2], PROXIES)
-    assert (counts.hits, counts.misses) == (6, 3), "of what get_cached lacks, get will be asked"
-    store.get_cached(CONTEXT, [CELLS[0]], ["tcet", "grasp"])
-    assert (counts.hits, counts.misses) == (6, 3)
+    await store.get(CONTEXT, [CELLS[0]], ["tcet", "grasp"])
+    assert (counts.hits, counts.misses) == (4, 4)
     await until(lambda: counts.entries == 3)
     assert (counts.written, counts.failures, counts.dropped) == (3, 0, 0)
 
@@ -315,7 +311,7 @@ class TestSize:
         store.put(CONTEXT, CELLS[0], scores_of(0))
         await until(lambda: counts.written == 3)
         clock.now += 3_000
-        store.get_cached(CONTEXT, [CELLS[0]], PROXIES)
+        await store.get(CONTEXT, [CELLS[0]], PROXIES)
         store = await reopened(opened, path, store)
         await store.get(CONTEXT, [CELLS[0]], PROXIES)
         store = await reopened(opened, path, store, observer=counts)
@@ -324,7 +320,7 @@ class TestSize:
         await store.get(CONTEXT, [CELLS[0]], PROXIES)
         await until(lambda: used() == {put_at + 4_000})
         clock.now += 4_000
-        store.get_cached(CONTEXT, [CELLS[0]], PROXIES)
+        await store.get(CONTEXT, [CELLS[0]], PROXIES)
         await until(lambda: used() == {put_at + 8_000})
 
 
