@@ -33,13 +33,39 @@ def archscore_cli(target, capsys, monkeypatch):
     return run
 
 
-def start_process(*arguments, **kwargs):
-    """Runs a command in a process of its own."""
-    command = [sys.executable, "-c", "import sys; from archscore.cli import main; sys.exit(main())", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
-    )
+@pytest.fixture
+def start_process():
+    """Runs a command in a process of its own, which does not outlive the test."""
+    started = []
+
+    def start(*arguments, close=None, **kwargs):
+        def prepare():
+            # Whoever runs the tests in the background may have it ignored, which is inherited.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if close is not None:
+                os.close(close)
+
+        command = [sys.executable, "-c", "import sys; from archscore.cli import main; sys.exit(main())", *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=prepare,  # noqa: PLW1509
+            **kwargs,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 def rest(process):
@@ -124,7 +150,7 @@ def test_an_empty_file(archscore_cli, tmp_path):
     assert archscore_cli("score", "--proxies", "tcet", "--json", "--file", str(tmp_path / "empty")) == (0, "", "")
 
 
-def test_output_appears_as_it_is_ready(target):
+def test_output_appears_as_it_is_ready(start_process, target):
     process = start_process(
         "score", "--server", target, "--proxies", "tcet", "--json", "--chunk-size", "1", "--file", "-",
         stdin=subprocess.PIPE,
@@ -226,12 +252,12 @@ def test_mistakes(archscore_cli, puppet, arguments, complaint):
         (2, cli.EXIT_FAILED, ""),
     ],
 )
-def test_closed_streams(target, tmp_path, closed, code, complaint):
+def test_closed_streams(start_process, target, tmp_path, closed, code, complaint):
     file = tmp_path / "cells"
     file.write_text("bad\n")
     process = start_process(
         "score", "--server", target, "--proxies", "tcet", "--file", str(file) if closed else "-",
-        preexec_fn=lambda: os.close(closed),
+        close=closed,
     )  # fmt: skip
     lines, err = rest(process)
     assert (process.wait(), err) == (code, complaint)
@@ -296,7 +322,7 @@ def test_refused(archscore_cli, puppet, output):
     assert err == "archscore: no such proxy; proxies: unknown: nope\n"
 
 
-def test_the_reader_goes_away(target, tmp_path):
+def test_the_reader_goes_away(start_process, target, tmp_path):
     file = tmp_path / "cells"
     file.write_text("cell\n" * 20_000)
     process = start_process("score", "--server", target, "--proxies", "tcet", "--json", "--file", str(file))
@@ -307,7 +333,7 @@ def test_the_reader_goes_away(target, tmp_path):
     assert process.wait() == cli.EXIT_BROKEN_PIPE
 
 
-def test_interrupt(target, puppet):
+def test_interrupt(start_process, target, puppet):
     puppet.script.append(Fault(None, after=1, hangs=True))
     process = start_process("score", "--server", target, "--proxies", "tcet", "--json", "x", "y")
     process.stdout.readline()
@@ -317,7 +343,7 @@ def test_interrupt(target, puppet):
     assert puppet.abandoned.wait(10)
 
 
-def test_interrupt_while_the_queue_is_full(target, puppet):
+def test_interrupt_while_the_queue_is_full(start_process, target, puppet):
     puppet.item_script["y"] = [QUEUE_FULL] * 100
     process = start_process(
         "score", "--server", target, "--proxies", "tcet", "--json", "--chunk-size", "1", "--file", "-",
