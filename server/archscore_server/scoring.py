@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
+from operator import attrgetter
 
 from google.rpc import code_pb2, status_pb2
 
@@ -16,7 +17,7 @@ from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
 from archscore_server.admission import Admitted, admit, refuse_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Outcome, Score, evaluate_without_device
+from archscore_server.engine import ArchitectureTooLargeError, Outcome, Score, evaluate_without_device
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.static import static_scores
 from archscore_server.errors import RequestError
@@ -39,20 +40,22 @@ _MAX_CHUNK = 256
 #: Characters of encodings that are read before others get their turn on the event loop.
 _TURN = 8_000
 
+_OUTCOME = attrgetter("outcome")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # not frozen: thousands a second are made
 class Result:
     """What became of one architecture.
 
     Attributes:
         index: its position in the request.
-        answer: its evaluation, or why it has none.
+        answer: its scores by proxy, or why it has none.
         outcome: how it is counted.
         stored: the proxies whose scores came from the store.
     """
 
     index: int
-    answer: Evaluation | status_pb2.Status
+    answer: Mapping[str, Score] | status_pb2.Status
     outcome: ArchitectureOutcome
     stored: Set[str] = frozenset()
 
@@ -216,10 +219,11 @@ class Scoring:
         wanted = tuple(sorted(name for name in request.proxies if name not in static))
         found = await self._library.get(request.config, list(candidates.values()), wanted)
         pending = []
+        complete = []
         for (index, architecture), stored in zip(candidates.items(), found, strict=True):
             known = {**static_scores(architecture, static, request.config), **stored} if static else stored
             if len(stored) == len(wanted):
-                progress.finish(_evaluated(index, known, stored.keys()))
+                complete.append(_evaluated(index, known, stored.keys()))
                 continue
             missing = tuple(name for name in wanted if name not in stored) if stored else wanted
             refusal = refuse_bytes(architecture, missing, request.config, self._limits, self._pool.info)
@@ -227,6 +231,7 @@ class Scoring:
                 progress.finish(_not_admitted(index, refusal))
             else:
                 pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        progress.finish(*complete)
         return pending
 
     def _submit(
@@ -241,7 +246,7 @@ class Scoring:
             raise errors.draining() from error
 
     def _count(self, request: ScoringRequest, results: list[Result]) -> None:
-        for outcome, count in Counter(result.outcome for result in results).items():
+        for outcome, count in Counter(map(_OUTCOME, results)).items():
             self._metrics.architectures_ended(request.space.name, outcome, count)
 
 
@@ -258,10 +263,11 @@ class _Progress:
     _any_finished: asyncio.Event = field(default_factory=asyncio.Event)
     _waiters: list[Waiter] = field(default_factory=list)
 
-    def finish(self, result: Result) -> None:
-        """Notes a result."""
-        self._finished.append(result)
-        self._any_finished.set()
+    def finish(self, *results: Result) -> None:
+        """Notes results."""
+        self._finished.extend(results)
+        if results:
+            self._any_finished.set()
 
     def wait_for(self, pending: Sequence[_Pending], waiters: Sequence[Waiter]) -> None:
         """Expects the results of waiters, one for each architecture that waits."""
@@ -272,8 +278,11 @@ class _Progress:
     async def next_chunk(self) -> list[Result]:
         """Waits until something has finished and gives it out."""
         await self._any_finished.wait()
-        chunk = [self._finished.popleft() for _ in range(min(len(self._finished), _MAX_CHUNK))]
-        if not self._finished:
+        if len(self._finished) > _MAX_CHUNK:
+            chunk = [self._finished.popleft() for _ in range(_MAX_CHUNK)]
+        else:
+            chunk = list(self._finished)
+            self._finished.clear()
             self._any_finished.clear()
         self.unanswered -= len(chunk)
         return chunk
@@ -309,9 +318,10 @@ def _not_admitted(index: int, status: status_pb2.Status) -> Result:
 def _evaluated(index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset()) -> Result:
     outcome = ArchitectureOutcome.OK
     for score in scores.values():
+        if score.outcome is Outcome.OK:
+            continue
         if score.outcome is Outcome.DEGENERATE:
             outcome = ArchitectureOutcome.DEGENERATE
             break
-        if score.outcome is Outcome.NON_FINITE:
-            outcome = ArchitectureOutcome.NON_FINITE
-    return Result(index, Evaluation(scores), outcome, stored)
+        outcome = ArchitectureOutcome.NON_FINITE
+    return Result(index, scores, outcome, stored)
