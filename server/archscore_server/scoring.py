@@ -151,7 +151,7 @@ class Scoring:
             remaining: seconds until nobody waits any longer.
 
         Raises:
-            RequestError: the queue is full, or the server stops.
+            RequestError: the queue is full, the server stops, or the deadline passes.
         """
         deadline = None if remaining is None else time.monotonic() + remaining
         progress = _Progress(unanswered=len(encodings))
@@ -163,17 +163,28 @@ class Scoring:
             progress.wait_for(pending, self._submit(pending, request, client, deadline))
             while progress.unanswered:
                 chunk = await progress.next_chunk()
-                self._count(request, chunk)
-                yield chunk
-        except RequestError:
-            self._metrics.architectures_ended(request.space.name, ArchitectureOutcome.REFUSED, progress.unanswered)
+                # Whichever sees it first, the client or we, a deadline that passes ends the call in the same way.
+                late = 0
+                if _is_due(deadline):
+                    in_time = [result for result in chunk if result.outcome is not ArchitectureOutcome.EXPIRED]
+                    late = len(chunk) - len(in_time)
+                    progress.unanswered += late
+                    chunk = in_time
+                if chunk:
+                    self._count(request, chunk)
+                    yield chunk
+                if late:
+                    raise RequestError(errors.deadline_exceeded())
+        except RequestError as error:
+            expired = error.status.code == code_pb2.DEADLINE_EXCEEDED
+            outcome = ArchitectureOutcome.EXPIRED if expired else ArchitectureOutcome.REFUSED
+            self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
             progress.unanswered = 0
             raise
         finally:
             progress.leave()
             if progress.unanswered:
-                due = deadline is not None and deadlines.is_due(deadline - time.monotonic())
-                outcome = ArchitectureOutcome.EXPIRED if due else ArchitectureOutcome.CANCELLED
+                outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
                 self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
             self._active -= 1
             if not self._active:
@@ -294,6 +305,10 @@ class _Progress:
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:
         self.finish(_settled(one, waiter))
+
+
+def _is_due(deadline: float | None) -> bool:
+    return deadline is not None and deadlines.is_due(deadline - time.monotonic())
 
 
 def _settled(one: _Pending, waiter: Waiter) -> Result:
