@@ -164,17 +164,15 @@ class Scoring:
             while progress.unanswered:
                 chunk = await progress.next_chunk()
                 # Whichever sees it first, the client or we, a deadline that passes ends the call in the same way.
-                late = 0
+                in_time = chunk
                 if _is_due(deadline):
                     in_time = [result for result in chunk if result.outcome is not ArchitectureOutcome.EXPIRED]
-                    late = len(chunk) - len(in_time)
-                    progress.unanswered += late
-                    chunk = in_time
-                if chunk:
-                    self._count(request, chunk)
-                    yield chunk
-                if late:
-                    raise RequestError(errors.deadline_exceeded())
+                late = len(chunk) - len(in_time)
+                progress.unanswered += late
+                if in_time:
+                    self._count(request, in_time)
+                    yield in_time
+                _refuse_late(late)
         except RequestError as error:
             expired = error.status.code == code_pb2.DEADLINE_EXCEEDED
             outcome = ArchitectureOutcome.EXPIRED if expired else ArchitectureOutcome.REFUSED
@@ -309,6 +307,11 @@ class _Progress:
 
 def _is_due(deadline: float | None) -> bool:
     return deadline is not None and deadlines.is_due(deadline - time.monotonic())
+
+
+def _refuse_late(count: int) -> None:
+    if count:
+        raise RequestError(errors.deadline_exceeded())
 
 
 def _settled(one: _Pending, waiter: Waiter) -> Result:

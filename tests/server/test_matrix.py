@@ -342,7 +342,7 @@ async def late_while_it_runs(running: Running, rpc: Rpc) -> Counted:
 
 
 async def late(running: Running, rpc: Rpc) -> Counted:
-    """A call whose deadline passes: client and server both watch it, and whichever is first, it ends in the same way."""
+    """A call whose deadline passes. Client and server both watch it: whichever is first, it ends in the same way."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rpc.items(rpc.call(running.stub, timeout=0.5))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
