@@ -246,11 +246,12 @@ def start(
     *,
     options: Sequence[tuple[str, int]] = (),
     credentials: grpc.ServerCredentials | None = None,
+    address: str | None = None,
 ) -> tuple[grpc.Server, int]:
-    """Starts a server for the puppet; returns it and its port."""
+    """Starts a server for the puppet, at a port or another address; returns it and its port."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=[("grpc.so_reuseport", 0), *options])
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(puppet, server)
-    address = f"127.0.0.1:{port}"
+    address = address or f"127.0.0.1:{port}"
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     return server, port
