@@ -73,7 +73,7 @@ def secure(target: str, credentials: grpc.ChannelCredentials | None, token: str 
     if credentials is None and not is_loopback(target):
         raise UsageError(
             f"a token is sent only over TLS or to this machine, not in plain text to {target}: "
-            "set $ARCHSCORE_CA or pass credentials"
+            "give a CA ($ARCHSCORE_CA, --ca) or credentials"
         )
     if credentials is None:
         return Security(None, (("authorization", f"Bearer {token}"),), _NO_PROXIES)

@@ -14,8 +14,9 @@ import grpc
 import pytest
 import trustme
 
+import puppet_server
 from archscore import AsyncClient, Client, Result
-from puppet_server import Puppet, serve
+from puppet_server import Puppet
 
 
 class Driver:
@@ -209,8 +210,21 @@ def puppet():
 
 @pytest.fixture
 def target(puppet):
-    with serve(puppet) as address:
+    with puppet_server.serve(puppet) as address:
         yield address
+
+
+@pytest.fixture
+def serve(puppet):
+    """Starts a server for the puppet, with credentials if there are any; gives its port."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(credentials=None):
+            server, port = puppet_server.start(puppet, credentials=credentials)
+            stack.callback(lambda: server.stop(0).wait())
+            return port
+
+        yield serve
 
 
 @pytest.fixture(params=[SyncDriver, AsyncDriver], ids=["sync", "async"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import socket
@@ -21,40 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 import archscore
 import puppet_server
 from archscore import AsyncClient, Client, _security
-from puppet_server import Fault, Puppet, status
+from puppet_server import Fault, status
 
 TOKEN = "as_quite-Secret.0"
 BEARER = f"Bearer {TOKEN}"
-
-
-class Listener(Puppet):
-    """A puppet that notes what each RPC shows it, as Bearer token."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.shown = []
-
-    def _arrived(self, request, context, *, streaming=False):
-        self.shown.append([value for key, value in context.invocation_metadata() if key == "authorization"])
-        return super()._arrived(request, context, streaming=streaming)
-
-
-@pytest.fixture
-def puppet():
-    return Listener()
-
-
-@pytest.fixture
-def serve(puppet):
-    """Starts a server with credentials; gives its port."""
-    with contextlib.ExitStack() as stack:
-
-        def serve(credentials=None):
-            server, port = puppet_server.start(puppet, credentials=credentials)
-            stack.callback(lambda: server.stop(0).wait())
-            return port
-
-        yield serve
 
 
 def tls(certificates):
@@ -155,7 +124,7 @@ def test_a_token_goes_to_this_machine_in_plain_text(connect, network, puppet):
     driver = connect(network.address, token=TOKEN, client_id="me")
     driver.call("server_info")
     assert [result["tcet"] for result in driver.many(["a", "b"], ["tcet"], chunk_size=1)]
-    assert puppet.shown == [[BEARER]] * 3
+    assert puppet.authorizations == [[BEARER]] * 3
     assert set(puppet.client_ids) == {"me"}
     assert TOKEN.encode() in network.sent, "or else tests that look for it in what is sent prove nothing"
 
@@ -166,7 +135,7 @@ def test_a_token_of_the_environment(connect, target, puppet, monkeypatch):
     connect(target, token="another").call("server_info")
     monkeypatch.setenv("ARCHSCORE_TOKEN", "")
     connect(target).call("server_info")
-    assert puppet.shown == [[BEARER], ["Bearer another"], []]
+    assert puppet.authorizations == [[BEARER], ["Bearer another"], []]
 
 
 def test_a_token_over_a_unix_socket(connect, puppet, tmp_path):
@@ -174,7 +143,7 @@ def test_a_token_over_a_unix_socket(connect, puppet, tmp_path):
     server, _ = puppet_server.start(puppet, address=address)
     connect(address, token=TOKEN).call("server_info")
     server.stop(0).wait()
-    assert puppet.shown == [[BEARER]]
+    assert puppet.authorizations == [[BEARER]]
 
 
 def test_a_token_over_tls(connect, serve, puppet, certificates):
@@ -182,7 +151,7 @@ def test_a_token_over_tls(connect, serve, puppet, certificates):
     driver = connect(f"localhost:{port}", credentials=tls(certificates), token=TOKEN)
     driver.call("server_info")
     assert [result["tcet"] for result in driver.many(["a", "b"], ["tcet"], chunk_size=1)]
-    assert puppet.shown == [[BEARER]] * 3
+    assert puppet.authorizations == [[BEARER]] * 3
 
 
 PLAIN = grpc.experimental.insecure_channel_credentials()
@@ -220,7 +189,7 @@ def test_a_token_in_plain_text_takes_no_proxy(connect, target, network, puppet, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(network.address))
     connect(target, credentials=credentials, token=TOKEN).call("server_info")
-    assert puppet.shown == [[BEARER]]
+    assert puppet.authorizations == [[BEARER]]
     assert not network.sent
 
 
@@ -276,7 +245,7 @@ def test_a_token_is_never_shown(connect, serve, puppet, certificates, secured, c
             ask()
         shown += [repr(caught.value), str(caught.value), repr(caught.value.__context__), str(caught.value.status)]
     assert caplog.records
-    assert puppet.shown == [[BEARER]] * 4
+    assert puppet.authorizations == [[BEARER]] * 4
     assert TOKEN not in "\n".join([*shown, caplog.text])
 
 
