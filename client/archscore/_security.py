@@ -20,7 +20,6 @@ SYSTEM_CA: Final = "system"
 # gRPC asks the proxies of the environment even for localhost.
 _NO_PROXIES: Final = (
     ("grpc.enable_http_proxy", 0),
-    ("grpc.address_http_proxy", ""),
     ("grpc.address_http_proxy_enabled_addresses", ""),
 )
 _SCHEME: Final = re.compile(r"(dns:(?:///)?|ipv4:|ipv6:|unix:|unix-abstract:)?(.*)", re.DOTALL)

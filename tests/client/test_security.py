@@ -120,13 +120,14 @@ def test_without_a_token_any_target_will_do(connect):
     assert connect("example.org:50051").client.target == "example.org:50051"
 
 
-def test_a_token_goes_to_this_machine_in_plain_text(connect, network, puppet):
+def test_a_token_goes_to_this_machine_in_plain_text(connect, network, puppet, capfd):
     driver = connect(network.address, token=TOKEN, client_id="me")
     driver.call("server_info")
     assert [result["tcet"] for result in driver.many(["a", "b"], ["tcet"], chunk_size=1)]
     assert puppet.authorizations == [[BEARER]] * 3
     assert set(puppet.client_ids) == {"me"}
     assert TOKEN.encode() in network.sent, "or else tests that look for it in what is sent prove nothing"
+    assert capfd.readouterr().err == "", "gRPC itself has nothing to complain of"
 
 
 def test_a_token_of_the_environment(connect, target, puppet, monkeypatch):
