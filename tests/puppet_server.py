@@ -113,6 +113,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
         gate: while it is not set, streams do not answer.
         timeouts: seconds that each RPC had left on arrival.
         client_ids: what each RPC called its client; None if it did not.
+        authorizations: values of the metadata `authorization` of each RPC.
         abandoned: set once the client has left a stream that hung.
     """
 
@@ -123,6 +124,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
     gate: threading.Event = field(default_factory=threading.Event)
     timeouts: list[float] = field(default_factory=list)
     client_ids: list[str | None] = field(default_factory=list)
+    authorizations: list[list[str | bytes]] = field(default_factory=list)
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self):
@@ -211,7 +213,9 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
         """Notes a request; unary ones fail here if they are to fail."""
         self.requests.append(request)
         self.timeouts.append(context.time_remaining())
-        self.client_ids.append(dict(context.invocation_metadata()).get("archscore-client-id"))
+        metadata = context.invocation_metadata()
+        self.client_ids.append(dict(metadata).get("archscore-client-id"))
+        self.authorizations.append([value for key, value in metadata if key == "authorization"])
         fault = self.script.popleft() if self.script else None
         if fault is not None and not streaming:
             fault.abort(context)
@@ -246,11 +250,12 @@ def start(
     *,
     options: Sequence[tuple[str, int]] = (),
     credentials: grpc.ServerCredentials | None = None,
+    address: str | None = None,
 ) -> tuple[grpc.Server, int]:
-    """Starts a server for the puppet; returns it and its port."""
+    """Starts a server for the puppet, at a port or another address; returns it and its port."""
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=[("grpc.so_reuseport", 0), *options])
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(puppet, server)
-    address = f"127.0.0.1:{port}"
+    address = address or f"127.0.0.1:{port}"
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     return server, port

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from archscore.errors import (
         ArchitectureError,
         ArchscoreError,
+        AuthenticationError,
         DatasetNotFoundError,
         DeadlineExceededError,
         FieldViolation,
@@ -36,6 +37,7 @@ __all__ = [
     "ArchitectureError",
     "ArchscoreError",
     "AsyncClient",
+    "AuthenticationError",
     "Client",
     "DatasetNotFoundError",
     "DeadlineExceededError",

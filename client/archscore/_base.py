@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from archscore import _requests
+from archscore import _requests, _security
 from archscore._many import Plan
 from archscore._requests import Architecture, Config, Priority
 from archscore._retry import Contact, Retrier
@@ -39,6 +39,7 @@ class BaseClient:
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         client_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
     ) -> None:
         """Takes the settings that `archscore.Client` documents."""
         self.target = _requests.text("target", target or os.environ.get("ARCHSCORE_SERVER") or DEFAULT_TARGET)
@@ -47,8 +48,9 @@ class BaseClient:
         if client_id is None:
             client_id = os.environ.get("ARCHSCORE_CLIENT_ID") or None
         self.client_id = None if client_id is None else _requests.client_id(client_id)
-        self._metadata = () if self.client_id is None else ((_CLIENT_ID_METADATA, self.client_id),)
-        self._credentials = credentials
+        self._security = _security.secure(self.target, credentials, token)
+        identity = () if self.client_id is None else ((_CLIENT_ID_METADATA, self.client_id),)
+        self._metadata = (*identity, *self._security.metadata)
 
     def _channel_options(self) -> list[tuple[str, Any]]:
         # Half of the time, so that an address that swallows packets fails before a deadline hides why; and never so
@@ -67,6 +69,7 @@ class BaseClient:
             ("grpc.http2.ping_timeout_ms", int(1000 * _KEEPALIVE_TIMEOUT)),
             # A stream may be silent for long while its architectures are evaluated.
             ("grpc.http2.max_pings_without_data", 0),
+            *self._security.options,
         ]
 
     def _retrier(self, timeout: float | None) -> Retrier:

@@ -31,12 +31,14 @@ class Contact:
     Attributes:
         connect_timeout: seconds to wait for a server that never answered.
         reached: whether it answered, be it with an error of its own.
+        lost: whether nothing came back when it was last asked.
     """
 
     def __init__(self, connect_timeout: float) -> None:
         """Starts without having heard of the server."""
         self.connect_timeout = connect_timeout
         self.reached = False
+        self.lost = False
         self._warned = False
         self._lock = threading.Lock()
 
@@ -44,6 +46,7 @@ class Contact:
         """Notes an answer: an outage, if there was one, is over."""
         with self._lock:
             self.reached = True
+            self.lost = False
             self._warned = False
 
     def warn_once(self) -> bool:
@@ -139,6 +142,7 @@ class Retrier:
         if error.retry_after is not None and error.retry_after > MAX_SECONDS:
             raise error
         self._contact.reached |= bool(error.reason)  # Only a server of ours gives reasons.
+        self._contact.lost = isinstance(error, UnavailableError) and error.status is None
         if not self._failures:
             self._first_failure = time.monotonic()
         longest = _LONGEST_DELAY_WHEN_FULL if isinstance(error, QueueFullError) else _LONGEST_DELAY

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from archscore.errors import (
     ArchitectureError,
     ArchscoreError,
+    AuthenticationError,
     DatasetNotFoundError,
     DeadlineExceededError,
     FieldViolation,
@@ -38,10 +39,14 @@ _BY_CODE: Final[dict[str, type[ArchscoreError]]] = {
     # We never report the calls that we cancel ourselves: it was a server that stopped.
     "CANCELLED": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "UNAUTHENTICATED": AuthenticationError,
+    "PERMISSION_DENIED": AuthenticationError,
 }
 _CODE_NAMES: Final[dict[int, str]] = {code.value[0]: code.name for code in grpc.StatusCode}
 _CODE_NUMBERS: Final = {name: number for number, name in _CODE_NAMES.items()}
 _PUSHBACK_TRAILER: Final = "grpc-retry-pushback-ms"
+# What gRPC says of a server that takes a connection and ends it before the first call.
+_CLOSED_AT_ONCE: Final = re.compile(r"failed to connect to all addresses; .*Socket closed$")
 _ENCODING_FIELD: Final = re.compile(r"(^|\.)encoding$")
 # A message is made of "field: description" for some fields, separated by semicolons.
 _PLACE: Final = re.compile(r"(?:^|(?<=; ))architectures\[(\d+)\](?=[.:]|$)")
@@ -63,6 +68,8 @@ def from_rpc(rpc_error: grpc.RpcError, target: str) -> ArchscoreError:
     error.status = None
     if isinstance(error, (UnavailableError, DeadlineExceededError)):
         error.message = f"no answer from {target}: {error.message}"
+        if _CLOSED_AT_ONCE.search(error.message):
+            error.message += " (does the server expect TLS, or a client certificate?)"
     return error
 
 

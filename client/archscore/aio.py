@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -19,6 +20,15 @@ from archscore._requests import Architecture, Config, Priority
 from archscore._results import Evaluation, Result
 from archscore._tasks import Tasks
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
+
+if TYPE_CHECKING:
+    Metadata: TypeAlias = tuple[tuple[str, str], ...]
+    ScoreStream: TypeAlias = grpc.aio.UnaryStreamCall[
+        scoring_pb2.ScoreArchitecturesRequest, scoring_pb2.ScoreArchitecturesResponse
+    ]
+    ScoreMethod: TypeAlias = grpc.aio.UnaryStreamMultiCallable[
+        scoring_pb2.ScoreArchitecturesRequest, scoring_pb2.ScoreArchitecturesResponse
+    ]
 
 
 class AsyncClient(BaseClient):
@@ -35,19 +45,26 @@ class AsyncClient(BaseClient):
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         client_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
     ) -> None:
         """Does not connect yet, nor need an event loop. Arguments and errors as for `archscore.Client`."""
         super().__init__(
-            target, timeout=timeout, connect_timeout=connect_timeout, client_id=client_id, credentials=credentials
+            target,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            client_id=client_id,
+            credentials=credentials,
+            token=token,
         )
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+        self._streams: weakref.WeakSet[ScoreStream] = weakref.WeakSet()
 
     @functools.cached_property
     def _channel(self) -> grpc.aio.Channel:
         options = self._channel_options()
-        if self._credentials is None:
+        if self._security.credentials is None:
             return grpc.aio.insecure_channel(self.target, options)
-        return grpc.aio.secure_channel(self.target, self._credentials, options)
+        return grpc.aio.secure_channel(self.target, self._security.credentials, options)
 
     @functools.cached_property
     def _stub(self) -> scoring_pb2_grpc.ScoringServiceAsyncStub:
@@ -66,6 +83,9 @@ class AsyncClient(BaseClient):
 
     async def close(self) -> None:
         """Closes the channel; calls in flight fail, as later ones do, with a UsageError."""
+        # Not every gRPC's channel finds the streams itself.
+        for stream in list(self._streams):
+            stream.cancel()
         await self._channel.close()
 
     async def score(
@@ -158,9 +178,17 @@ class AsyncClient(BaseClient):
             result: T = stop.value
             return result
 
+    def _start_stream(
+        self, request: scoring_pb2.ScoreArchitecturesRequest, *, timeout: float, metadata: Metadata
+    ) -> ScoreStream:
+        """Calls ScoreArchitectures, in a way that `close` can end."""
+        stream = self._stub.ScoreArchitectures(request, timeout=timeout, metadata=metadata)
+        self._streams.add(stream)
+        return stream
+
     async def _carry_out(self, plan: Plan) -> AsyncGenerator[Result, None]:
         """Sends the chunks of a plan and hands out the results."""
-        tasks = Tasks(self._stub.ScoreArchitectures, self._metadata, self.target, self._sleep)
+        tasks = Tasks(cast("ScoreMethod", self._start_stream), self._metadata, self.target, self._sleep)
         try:
             while not plan.done:
                 chunk = plan.next_chunk()

@@ -72,12 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     # gRPC logs to stderr on its own account; errors say what we need. Before its import, which is also a slow one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from archscore import _commands
+    from archscore import _commands, _security
     from archscore.client import Client
 
     command: Callable[[Client, argparse.Namespace], int] = getattr(_commands, arguments.command)
     timeout = {} if arguments.timeout is None else {"timeout": arguments.timeout}
-    with Client(arguments.server, connect_timeout=_CONNECT_TIMEOUT, client_id=arguments.client_id, **timeout) as client:
+    with Client(
+        arguments.server,
+        connect_timeout=_CONNECT_TIMEOUT,
+        client_id=arguments.client_id,
+        credentials=_security.tls_credentials(arguments.ca, arguments.cert, arguments.key),
+        token=None if arguments.token_file is None else _security.read_token(arguments.token_file),
+        **timeout,
+    ) as client:
         return command(client, arguments)
 
 
@@ -109,6 +116,18 @@ def _parser() -> argparse.ArgumentParser:
         "--client-id",
         metavar="ID",
         help="who asks: clients that share an id share a turn at the server (default: $ARCHSCORE_CLIENT_ID)",
+    )
+    common.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="root certificates to trust (PEM), or system for the public ones: use TLS (default: $ARCHSCORE_CA)",
+    )
+    common.add_argument(
+        "--cert", metavar="FILE", help="client certificate (PEM), for mutual TLS (default: $ARCHSCORE_CERT)"
+    )
+    common.add_argument("--key", metavar="FILE", help="key of the client certificate (default: $ARCHSCORE_KEY)")
+    common.add_argument(
+        "--token-file", metavar="FILE", help="the token is its first line (default: $ARCHSCORE_TOKEN, the token itself)"
     )
     common.add_argument("--json", action="store_true", help="print messages in the proto3 JSON mapping, one a line")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -15,6 +16,7 @@ from archscore._base import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, BaseClient
 from archscore._calls import LOOKUP_TIMEOUT, Call, Steps, T
 from archscore._many import DEFAULT_CHUNK_SIZE, DEFAULT_MAX_IN_FLIGHT, Plan
 from archscore._readers import Readers
+from archscore._reconnecting import reconnecting
 from archscore._requests import Architecture, Config, Priority
 from archscore._results import Evaluation, Result
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
@@ -35,6 +37,7 @@ class Client(BaseClient):
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         client_id: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
     ) -> None:
         """Does not connect yet.
 
@@ -47,19 +50,30 @@ class Client(BaseClient):
             client_id: who asks, in 1 to 64 printable ASCII characters. The server lets clients take turns: those that
                 share an id share a turn, whatever they run on. None takes $ARCHSCORE_CLIENT_ID; without either, each
                 connection has a turn of its own.
-            credentials: for a channel with TLS. None connects without.
+            credentials: for a channel with TLS. None takes $ARCHSCORE_CA, a PEM file of the root certificates to trust,
+                or `system` for the public ones, and for mutual TLS also $ARCHSCORE_CERT and $ARCHSCORE_KEY; without a
+                CA, connects in plain text.
+            token: shows the server who asks. None takes $ARCHSCORE_TOKEN. It is sent only over TLS, or in plain text to
+                this machine: `localhost`, 127.0.0.0/8, [::1] or a Unix socket. HTTP proxies are then not used, and with
+                `credentials` neither.
 
         Raises:
-            UsageError: the target is not text, a timeout not positive or longer than a year, or the client id not fit.
+            UsageError: the target is not text, a timeout not positive or longer than a year, the client id or token not
+                fit, a file not what it should be, or the token would travel over a network in plain text.
         """
         super().__init__(
-            target, timeout=timeout, connect_timeout=connect_timeout, client_id=client_id, credentials=credentials
+            target,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            client_id=client_id,
+            credentials=credentials,
+            token=token,
         )
         options = self._channel_options()
-        if credentials is None:
+        if self._security.credentials is None:
             self._channel = grpc.insecure_channel(self.target, options)
         else:
-            self._channel = grpc.secure_channel(self.target, credentials, options)
+            self._channel = grpc.secure_channel(self.target, self._security.credentials, options)
         self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
         self._sleep: Callable[[float], object] = time.sleep
         self._wait: Callable[[threading.Event, float], object] = threading.Event.wait
@@ -189,7 +203,8 @@ class Client(BaseClient):
             step = next(steps)
             while True:
                 if not isinstance(step, Call):
-                    self._sleep(step.seconds)
+                    with self._pausing():
+                        self._sleep(step.seconds)
                     step = next(steps)
                     continue
                 try:
@@ -205,9 +220,17 @@ class Client(BaseClient):
             result: T = stop.value
             return result
 
+    def _pause(self, stopped: threading.Event, seconds: float) -> None:
+        """Pauses a reader, until it is stopped at the latest."""
+        with self._pausing():
+            self._wait(stopped, seconds)
+
+    def _pausing(self) -> contextlib.AbstractContextManager[None]:
+        return reconnecting(self._channel) if self._contact.lost else contextlib.nullcontext()
+
     def _carry_out(self, plan: Plan) -> Generator[Result, None, None]:
         """Sends the chunks of a plan and hands out the results."""
-        readers = Readers(self._stub.ScoreArchitectures, self._metadata, self.target, self._wait)
+        readers = Readers(self._stub.ScoreArchitectures, self._metadata, self.target, self._pause)
         try:
             while not plan.done:
                 chunk = plan.next_chunk()

@@ -75,6 +75,10 @@ class NoValueError(ArchscoreError, ValueError):
     """A score was asked for its value, but its outcome has none."""
 
 
+class AuthenticationError(ArchscoreError):
+    """The server does not know who asks, or does not let them: no token or certificate, or not a valid one."""
+
+
 class InvalidRequestError(ArchscoreError):
     """The server refuses the request as a whole: proxies, config, search space, limits."""
 

@@ -7,11 +7,16 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 
+import puppet_server
 from archscore import AsyncClient, Client, Result
-from puppet_server import Puppet, serve
+from puppet_server import Puppet
 
 
 class Driver:
@@ -94,9 +99,11 @@ class Network:
 
     Attributes:
         address: leads to the server.
+        sent: what the client has sent.
     """
 
     def __init__(self, target: str):
+        self.sent = bytearray()
         self._target = target.rsplit(":", 1)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
@@ -127,16 +134,66 @@ class Network:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(self._target)
                 self._ends += near, far
-                for pair in ((near, far), (far, near)):
-                    self._threads.append(threading.Thread(target=self._pump, args=pair))
+                for ends in ((near, far, self.sent), (far, near, bytearray())):
+                    self._threads.append(threading.Thread(target=self._pump, args=ends))
                     self._threads[-1].start()
 
-    def _pump(self, source, sink):
+    def _pump(self, source, sink, record):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                record += data
                 if source not in self._swallowed:
                     sink.sendall(data)
             sink.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files that trustme made; the server's are for localhost and 127.0.0.1.
+
+    Attributes:
+        ca: who signed all but `other_ca`.
+        other_ca: a CA that signed nothing here.
+        server: certificate and key of the server.
+        elsewhere: those of a server of another name.
+        client: those of a client.
+    """
+
+    ca: Path
+    other_ca: Path
+    server: tuple[Path, Path]
+    elsewhere: tuple[Path, Path]
+    client: tuple[Path, Path]
+
+    def credentials(self, *, elsewhere: bool = False, mutual: bool = False) -> grpc.ServerCredentials:
+        """Of a server, maybe one of another name, or one that wants a certificate of the client."""
+        certificate, key = self.elsewhere if elsewhere else self.server
+        pair = (key.read_bytes(), certificate.read_bytes())
+        roots = self.ca.read_bytes() if mutual else None
+        return grpc.ssl_server_credentials([pair], roots, require_client_auth=mutual)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory) -> Certificates:
+    directory = tmp_path_factory.mktemp("certificates")
+    ca, other = trustme.CA(), trustme.CA()
+    for name, authority in (("ca", ca), ("other", other)):
+        authority.cert_pem.write_to_path(directory / f"{name}.pem")
+
+    def issue(*names: str) -> tuple[Path, Path]:
+        issued = ca.issue_cert(*names)
+        certificate, key = directory / f"{names[0]}.pem", directory / f"{names[0]}.key"
+        certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(key)
+        return certificate, key
+
+    return Certificates(
+        ca=directory / "ca.pem",
+        other_ca=directory / "other.pem",
+        server=issue("localhost", "127.0.0.1"),
+        elsewhere=issue("elsewhere.example"),
+        client=issue("client@example.org"),
+    )
 
 
 @pytest.fixture
@@ -153,8 +210,21 @@ def puppet():
 
 @pytest.fixture
 def target(puppet):
-    with serve(puppet) as address:
+    with puppet_server.serve(puppet) as address:
         yield address
+
+
+@pytest.fixture
+def serve(puppet):
+    """Starts a server for the puppet, with credentials if there are any; gives its port."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(credentials=None):
+            server, port = puppet_server.start(puppet, credentials=credentials)
+            stack.callback(lambda: server.stop(0).wait())
+            return port
+
+        yield serve
 
 
 @pytest.fixture(params=[SyncDriver, AsyncDriver], ids=["sync", "async"])

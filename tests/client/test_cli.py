@@ -210,6 +210,81 @@ def test_info(archscore_cli, puppet):
     assert json.loads(out)["limits"]["maxArchitecturesPerRequest"] == 1000
 
 
+# TLS and tokens
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    file = tmp_path / "token"
+    file.write_text("  as_Secret \nsomething else\n")
+    return str(file)
+
+
+def test_token_file(archscore_cli, puppet, monkeypatch, token_file):
+    monkeypatch.setenv("ARCHSCORE_TOKEN", "another")
+    assert archscore_cli("spaces", "--token-file", token_file)[0] == cli.EXIT_OK
+    assert archscore_cli("score", "--token-file", token_file, "--proxies", "tcet", "x")[0] == cli.EXIT_OK
+    assert archscore_cli("info")[0] == cli.EXIT_OK
+    *given, by_environment = puppet.authorizations
+    assert by_environment == ["Bearer another"]
+    assert given == [["Bearer as_Secret"]] * len(given)
+
+
+def test_files_for_tls(archscore_cli, puppet, serve, certificates, monkeypatch, token_file):
+    certificate, key = map(str, certificates.client)
+    server = f"localhost:{serve(certificates.credentials(mutual=True))}"
+    files = ("--ca", str(certificates.ca), "--cert", certificate, "--key", key)
+    assert archscore_cli("info", "--server", server, *files, "--token-file", token_file)[0] == cli.EXIT_OK
+    monkeypatch.setenv("ARCHSCORE_CA", "/nowhere")
+    monkeypatch.setenv("ARCHSCORE_CERT", certificate)
+    monkeypatch.setenv("ARCHSCORE_KEY", key)
+    assert archscore_cli("info", "--server", server, "--ca", str(certificates.ca))[0] == cli.EXIT_OK
+    assert puppet.authorizations == [["Bearer as_Secret"], []]
+
+
+def test_proxies_are_asked_with_files_as_with_the_environment(
+    archscore_cli, certificates, network, token_file, monkeypatch
+):
+    monkeypatch.setattr(cli, "_CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setenv("http_proxy", f"http://{network.address}")
+    arguments = ("info", "--server", "localhost:1", "--ca", str(certificates.ca), "--token-file", token_file)
+    assert archscore_cli(*arguments)[0] == cli.EXIT_UNREACHABLE
+    assert network.sent.startswith(b"CONNECT localhost:1 ")
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED])
+@pytest.mark.parametrize("command", [("info",), ("score", "--proxies", "tcet", "x")])
+def test_a_token_that_is_refused(archscore_cli, puppet, token_file, command, code):
+    puppet.script.append(Fault(status(code, "the token is not valid", reason="TOKEN_INVALID")))
+    answer = archscore_cli(*command, "--token-file", token_file)
+    assert answer == (cli.EXIT_REFUSED, "", "archscore: the token is not valid\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "complaint"),
+    [
+        (("--token-file", "{}/nothing"), None, "token file {}/nothing: No such file or directory"),
+        (("--token-file", "{}"), None, "token file {}: Is a directory"),
+        (("--token-file", "{}/file"), b"", "token file {}/file: expected printable ASCII characters without spaces"),
+        (("--token-file", "{}/file"), b"\nas_Secret", "token file {}/file: expected printable ASCII"),
+        (("--token-file", "{}/file"), b"as Secret", "token file {}/file: expected printable ASCII"),
+        (("--token-file", "{}/file"), b"as_Secret\xff", "token file {}/file: expected printable ASCII"),
+        (("--token-file", "{}/file", "--server", "far.example:1"), b"as_Secret", "only over TLS"),
+        (("--ca", "{}/nothing"), None, "CA file {}/nothing: No such file or directory"),
+        (("--cert", "{}/nothing"), None, "a client certificate and its key go together"),
+    ],
+)
+def test_files_that_are_not_fit(archscore_cli, puppet, tmp_path, arguments, content, complaint):
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    code, out, err = archscore_cli("info", *(argument.format(tmp_path) for argument in arguments))
+    assert (code, out) == (cli.EXIT_REFUSED, "")
+    assert complaint.format(tmp_path) in err
+    assert "Secret" not in err
+    assert len(err.splitlines()) == 1
+    assert not puppet.requests
+
+
 # Mistakes and accidents
 
 

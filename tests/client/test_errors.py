@@ -29,6 +29,8 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
         (STARTING, False, archscore.UnavailableError),
         (status(grpc.StatusCode.CANCELLED), False, archscore.UnavailableError),
         (status(grpc.StatusCode.DEADLINE_EXCEEDED), True, archscore.DeadlineExceededError),
+        (status(grpc.StatusCode.UNAUTHENTICATED, reason="TOKEN_MISSING"), False, archscore.AuthenticationError),
+        (status(grpc.StatusCode.PERMISSION_DENIED), False, archscore.AuthenticationError),
         (status(grpc.StatusCode.RESOURCE_EXHAUSTED), False, archscore.ArchscoreError),
         (
             status(grpc.StatusCode.FAILED_PRECONDITION, reason="DATASET_NOT_FOUND"),
@@ -120,6 +122,20 @@ def test_calls_without_usable_details(trailers):
     error = _status.from_rpc(Call(grpc.StatusCode.UNAVAILABLE, "refused", trailers), "host:1")
     assert str(error) == "no answer from host:1: refused"
     assert isinstance(error, archscore.UnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("details", "suspicious"),
+    [
+        ("failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", True),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", False),
+        ("Socket closed", False),
+    ],
+)
+def test_a_server_that_ends_connections_at_once_may_expect_tls(details, suspicious):
+    error = _status.from_rpc(Call(grpc.StatusCode.UNAVAILABLE, details, ()), "host:1")
+    assert error.message.startswith(f"no answer from host:1: {details}")
+    assert ("expect TLS" in error.message) == suspicious
 
 
 FULL_WITHOUT_DELAY = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", reason="QUEUE_FULL")

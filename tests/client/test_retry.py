@@ -53,6 +53,24 @@ def test_pauses_double_up_to_a_limit_and_end_with_the_deadline(clock):
     assert 98 <= sum(taken) < 100
 
 
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (UnavailableError("refused"), True),
+        (UnavailableError("draining", status=Status()), False),
+        (QueueFullError("full"), False),
+    ],
+)
+def test_a_server_is_lost_when_nothing_comes_back(clock, error, lost):
+    contact = Contact(connect_timeout=5)
+    retrier = Retrier(contact, 100)
+    assert not contact.lost
+    retrier.pause(error)
+    assert contact.lost == lost
+    retrier.progressed()
+    assert not contact.lost
+
+
 def test_a_server_that_never_answered_is_given_up_soon(clock):
     taken = pauses(Retrier(Contact(connect_timeout=5), 100), clock, UnavailableError("refused"))
     assert 1 < sum(taken) < 5
