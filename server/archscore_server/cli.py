@@ -135,9 +135,15 @@ _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    help="For people or for programs; auto is for people on a terminal only.",
+)
 @_limit_options
 @click.pass_context
-def main(context: click.Context, /, log_level: str, **options: Any) -> None:
+def main(context: click.Context, /, log_level: str, log_format: logs.Style, **options: Any) -> None:
     """Serves zero-cost scores of neural architectures over gRPC.
 
     Every option can be set by an environment variable: ARCHSCORE_ and its name, as in ARCHSCORE_METRICS_PORT. One line
@@ -148,7 +154,7 @@ def main(context: click.Context, /, log_level: str, **options: Any) -> None:
         return
     limits = Limits(**{field: options.pop(option.replace("-", "_")) for option, field, _, _ in _LIMITS})
     settings = Settings(**options, limits=limits)
-    logs.configure(log_level.upper())
+    logs.configure(log_level.upper(), style=log_format)
 
     def announce(server: Server) -> None:
         listening = address(settings.host, server.port)
