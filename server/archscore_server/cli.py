@@ -36,6 +36,8 @@ _LIMITS = (
     ("limit-flops", "max_flops", 2**63 - 1, "Multiply-accumulates of a network for one image at most."),
     ("limit-layers", "max_layers", 20_000, "Convolutions and linear layers of a network at most."),
     ("limit-bytes", "max_bytes", 2**63 - 1, "Memory that evaluating one network may take at most, in bytes."),
+    ("limit-work", "max_work", 2**63 - 1, "Multiply-accumulates that evaluating one network may take at most, in all."),
+    ("limit-in-flight", "max_in_flight_per_client", 2**31, "Architectures of one client without a result at most."),
     ("max-queued", "max_queued_architectures", 2**31, "Architectures that may wait at a time."),
 )
 

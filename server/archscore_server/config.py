@@ -21,7 +21,12 @@ _MIN_PING_INTERVAL_MS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have."""
+    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have.
+
+    `max_work` lets through what the default config leads to: all proxies over `max_repeats` seeds on the largest
+    NAS-Bench-201 cell are 3.4e13 multiply-accumulates. All other limits together leave open some ten thousand times as
+    much.
+    """
 
     max_architectures_per_request: int = 10_000
     max_batch_size: int = 512
@@ -37,6 +42,8 @@ class Limits:
     max_flops: int = 100_000_000_000
     max_layers: int = 1_000
     max_bytes: int | None = None
+    max_in_flight_per_client: int = 50_000
+    max_work: int = 50_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
