@@ -222,7 +222,7 @@ async def test_says_what_runs(served):
         max_repeats=64,
         max_channels=64,
         max_cells_per_stage=10,
-        max_message_bytes=16 * 2**20,
+        max_message_bytes=4 * 2**20,
         max_queued_architectures=100_000,
         max_encoding_length=10_000,
         max_parameters=500_000_000,
