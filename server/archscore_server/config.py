@@ -35,8 +35,8 @@ class Limits:
     """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have.
 
     `max_work` lets through what the default config leads to: all proxies over `max_repeats` seeds on the largest
-    NAS-Bench-201 cell are 3.4e13 multiply-accumulates. All other limits together leave open some ten thousand times as
-    much.
+    NAS-Bench-201 cell are 3.4e13 multiply-accumulates. The other limits are each about one factor of the product, and
+    would together leave far more open.
     """
 
     max_architectures_per_request: int = 10_000
