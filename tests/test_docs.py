@@ -1,15 +1,24 @@
-"""docs/proxies.md; that it is up to date, `make check` says."""
+"""docs/proxies.md, which is up to date if `make check` says so, and docs/limits.md."""
 
+import dataclasses
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from archscore.spaces import nasbench201
+from archscore_server import _rates, _turns, admission, cli, config, errors, logs, pagination
+from archscore_server.config import Limits
+from archscore_server.engine import EvaluationConfig
+from archscore_server.engine.memory import USABLE_MEMORY
 from archscore_server.engine.proxies import get, names
+from archscore_server.engine.work import predicted_work
 
 ROOT = Path(__file__).parents[1]
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
 COSTS = json.loads((ROOT / "docs" / "benchmarks" / "pass-costs-cpu.json").read_text())
 
 
@@ -43,3 +52,48 @@ def test_a_page_that_differs_is_refused(generator: ModuleType, tmp_path: Path, m
     (tmp_path / "proxies.md").write_text("old")
     with pytest.raises(SystemExit, match="make docs"):
         generator.main(["--check"])
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Limits)])
+def test_every_limit_is_documented_with_its_option_and_default(field: str) -> None:
+    [option] = [f"--{option}" for option, name, _, _ in cli._LIMITS if name == field]
+    default = getattr(Limits(), field)
+    shown = "what a worker has" if default is None else f"{default:,}"
+    rows = [line for line in LIMITS.splitlines() if line.startswith(f"| `{field}` |")]
+    assert len(rows) == 1
+    assert rows[0].startswith(f"| `{field}` | `{option}` | {shown} | ")
+
+
+def test_no_limit_is_documented_that_there_is_not() -> None:
+    documented = re.findall(r"^\| `(max_\w+)` \|", LIMITS, re.MULTILINE)
+    assert sorted(documented) == sorted(field.name for field in dataclasses.fields(Limits))
+
+
+def test_bounds_of_connections_are_documented() -> None:
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", LIMITS.partition("## Connections")[2], re.MULTILINE))
+    assert rows["connections at a time"].startswith(f"{config._MAX_CONNECTIONS:,},")
+    assert rows["RPCs of a connection at a time"] == f"{config._MAX_STREAMS:,}"
+    assert rows["metadata of an RPC"] == f"{config._MAX_METADATA_BYTES:,} bytes"
+    assert rows["time until a connection speaks HTTP/2"] == f"{config._HANDSHAKE_TIMEOUT_MS / 1000:g} s"
+    assert rows["pings of a client"] == f"one in {config._MIN_PING_INTERVAL_MS / 1000:g} s"
+
+
+def test_bounds_of_what_is_kept_are_documented() -> None:
+    kept = LIMITS.partition("## What the server keeps")[2]
+    for bound in (
+        f"{admission._MAX_KEPT_CONFIGS} configs of {admission._MAX_KEPT:,} short ones",
+        f"times of kinds of work ({_rates._MAX_KINDS})",
+        f"{_turns._MAX_DEBTS:,} clients",
+        f"at most {pagination._MAX_TOKEN} characters, a page {pagination.MAX_PAGE_SIZE:,} entries",
+        f"cut to {errors._MAX_QUOTED} characters",
+        f"in the log to {logs._HEAD + logs._TAIL:,} characters",
+    ):
+        assert bound in " ".join(kept.split())
+
+
+def test_the_default_for_work_is_what_its_reason_says() -> None:
+    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    work = predicted_work(largest, names(), EvaluationConfig(repeats=Limits().max_repeats))
+    assert f"({work:.1e})".replace("e+", "e") in LIMITS
+    assert work <= Limits().max_work
+    assert f"{USABLE_MEMORY:.0%}".replace("%", " %") in LIMITS

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 
 #: What the extra `server` brings, by module.
-_NEEDED = ("click", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "torch")
+_NEEDED = ("click", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "structlog", "torch")
 
 
 def main() -> None:

@@ -5,17 +5,16 @@ All of it follows from the encoding, in milliseconds: no layer is listed and no 
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 from google.rpc import status_pb2
 
 from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
 from archscore_server import errors
 from archscore_server.config import Limits
-from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig
-from archscore_server.engine.memory import USABLE_MEMORY, fits
+from archscore_server.engine import EvaluationConfig
+from archscore_server.engine.memory import USABLE_MEMORY
 from archscore_server.pool import PoolInfo
 
 #: More characters than any token of any grammar has.
@@ -72,18 +71,6 @@ def _fault(space: SearchSpace, encoding: str) -> EncodingError | None:
         space.parse(encoding)
     except EncodingError as error:
         return error
-    return None
-
-
-def refuse_bytes(
-    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, limits: Limits, pool: PoolInfo
-) -> status_pb2.Status | None:
-    """ARCHITECTURE_TOO_LARGE where evaluating a network takes more memory than it may, else None."""
-    most = max_bytes(limits, pool)
-    try:
-        fits(architecture, proxies, config, most or sys.maxsize, device=pool.device_kind)
-    except ArchitectureTooLargeError as error:
-        return errors.architecture_too_large("max_bytes", error.needed, error.available)
     return None
 
 

@@ -36,6 +36,8 @@ _LIMITS = (
     ("limit-flops", "max_flops", 2**63 - 1, "Multiply-accumulates of a network for one image at most."),
     ("limit-layers", "max_layers", 20_000, "Convolutions and linear layers of a network at most."),
     ("limit-bytes", "max_bytes", 2**63 - 1, "Memory that evaluating one network may take at most, in bytes."),
+    ("limit-work", "max_work", 2**63 - 1, "Multiply-accumulates that evaluating one network may take at most, in all."),
+    ("limit-in-flight", "max_in_flight_per_client", 2**31, "Architectures of one client without a result at most."),
     ("max-queued", "max_queued_architectures", 2**31, "Architectures that may wait at a time."),
 )
 
@@ -135,9 +137,15 @@ _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    default="auto",
+    help="For people or for programs; auto is for people on a terminal only.",
+)
 @_limit_options
 @click.pass_context
-def main(context: click.Context, /, log_level: str, **options: Any) -> None:
+def main(context: click.Context, /, log_level: str, log_format: logs.Style, **options: Any) -> None:
     """Serves zero-cost scores of neural architectures over gRPC.
 
     Every option can be set by an environment variable: ARCHSCORE_ and its name, as in ARCHSCORE_METRICS_PORT. One line
@@ -148,7 +156,7 @@ def main(context: click.Context, /, log_level: str, **options: Any) -> None:
         return
     limits = Limits(**{field: options.pop(option.replace("-", "_")) for option, field, _, _ in _LIMITS})
     settings = Settings(**options, limits=limits)
-    logs.configure(log_level.upper())
+    logs.configure(log_level.upper(), style=log_format)
 
     def announce(server: Server) -> None:
         listening = address(settings.host, server.port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,13 +16,28 @@ _MAX_CONNECTION_AGE_MS = 5 * 60_000
 _KEEPALIVE_TIME_MS = 60_000
 #: How long the answer to a ping may take.
 _KEEPALIVE_TIMEOUT_MS = 20_000
+#: How long a new connection may take to speak HTTP/2. Until then it costs a descriptor and nothing else.
+_HANDSHAKE_TIMEOUT_MS = 10_000
+#: Connections at a time, at most; fewer where the process may not open twice as many files: workers and the store need
+#: some. Those above are closed at once.
+_MAX_CONNECTIONS = 4_096
+#: RPCs of one connection at a time, at most; a client keeps back those above until others end. Enough to fill the
+#: batches of several GPUs with calls for one architecture.
+_MAX_STREAMS = 1_000
+#: Bytes of the metadata of an RPC, at most; above that it ends with RESOURCE_EXHAUSTED. Ours takes some hundred bytes.
+_MAX_METADATA_BYTES = 16_384
 #: Clients may ping this often, also between calls. More often closes the connection (ENHANCE_YOUR_CALM).
 _MIN_PING_INTERVAL_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have."""
+    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have.
+
+    `max_work` lets through what the default config leads to: all proxies over `max_repeats` seeds on the largest
+    NAS-Bench-201 cell are 3.4e13 multiply-accumulates. The other limits are each about one factor of the product, and
+    would together leave far more open.
+    """
 
     max_architectures_per_request: int = 10_000
     max_batch_size: int = 512
@@ -30,13 +46,15 @@ class Limits:
     max_repeats: int = 64
     max_channels: int = 64
     max_cells_per_stage: int = 10
-    max_message_bytes: int = 16 * 2**20
+    max_message_bytes: int = 4 * 2**20
     max_queued_architectures: int = 100_000
     max_encoding_length: int = 10_000
     max_parameters: int = 500_000_000
     max_flops: int = 100_000_000_000
     max_layers: int = 1_000
     max_bytes: int | None = None
+    max_in_flight_per_client: int = 50_000
+    max_work: int = 50_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +104,14 @@ class Settings:
         """Channel arguments of the gRPC server."""
         return [
             ("grpc.max_receive_message_length", self.limits.max_message_bytes),
-            ("grpc.max_send_message_length", self.limits.max_message_bytes),
+            # Soft and hard are one: gRPC refuses at random what is between them.
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.max_concurrent_streams", _MAX_STREAMS),
+            # It counts streams that have ended, too, and so refuses those of clients that keep to the limit.
+            ("grpc.http.overload_protection", 0),
+            ("grpc.max_allowed_incoming_connections", min(_MAX_CONNECTIONS, _open_files() // 2)),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
             # A second server on the same port is an error, not a silent share of its connections.
             ("grpc.so_reuseport", 0),
             # No max_connection_age_grace: a stream may take as long as its work does.
@@ -96,3 +121,9 @@ class Settings:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         ]
+
+
+def _open_files() -> int:
+    """Files that this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_CONNECTIONS * 2 if soft == resource.RLIM_INFINITY else soft

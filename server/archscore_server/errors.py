@@ -25,6 +25,7 @@ _MEASURES = {
     "max_flops": "its network takes {:,} multiply-accumulates an image",
     "max_layers": "its network has {:,} layers",
     "max_bytes": "evaluating its network takes {:,} bytes of memory",
+    "max_work": "evaluating its network takes about {:,} multiply-accumulates",
 }
 #: Seconds after which a server that starts or stops, or its successor, may be asked again.
 _UNAVAILABLE_RETRY_AFTER = 1.0
@@ -149,6 +150,17 @@ def queue_full(retry_after: float) -> RequestError:
         code_pb2.RESOURCE_EXHAUSTED,
         f"the queue is full: try again in {retry_after:.3g} s",
         _reason("QUEUE_FULL"),
+        _retry(retry_after),
+    )
+    return RequestError(result)
+
+
+def client_full(retry_after: float, most: int) -> RequestError:
+    """The client has as many architectures in flight as it may, or would with the request."""
+    result = status(
+        code_pb2.RESOURCE_EXHAUSTED,
+        f"a client may have {most:,} architectures in flight at this server: try again in {retry_after:.3g} s",
+        _reason("QUEUE_FULL", {"scope": "client", "limit": str(most)}),
         _retry(retry_after),
     )
     return RequestError(result)

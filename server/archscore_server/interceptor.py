@@ -19,9 +19,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from archscore_server import deadlines, errors
+from archscore_server import clients, deadlines, errors, logs
 from archscore_server.errors import RequestError
-from archscore_server.logs import REQUEST_ID
 from archscore_server.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
         """Surrounds the run of a handler: however it ends, the client gets a proper status and the RPC is counted."""
         request_id = secrets.token_hex(8)
-        REQUEST_ID.set(request_id)
+        logs.bind(request_id=request_id, client=clients.name(context))
         started = time.monotonic()
 
         def ended(code: grpc.StatusCode) -> None:

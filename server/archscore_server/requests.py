@@ -37,6 +37,9 @@ _COUNTS: Mapping[str, tuple[int, str]] = {
     "repeats": (1, "max_repeats"),
 }
 
+#: The limits on architectures that a request must keep to on its own.
+_ARCHITECTURES = ("max_architectures_per_request", "max_queued_architectures", "max_in_flight_per_client")
+
 _NUM_SEEDS = 2**32
 
 E = TypeVar("E", bound=Any)
@@ -114,9 +117,12 @@ def _common_space(
     architectures: Sequence[scoring_pb2.Architecture], limits: Limits, violations: Violations
 ) -> SearchSpace | None:
     """The one search space of all architectures."""
-    most = limits.max_architectures_per_request
+    # More would be refused again and again, since a request is admitted whole.
+    limit = min(_ARCHITECTURES, key=lambda name: getattr(limits, name))
+    most = getattr(limits, limit)
     if not 1 <= len(architectures) <= most:
-        violations.add("architectures", f"must be from 1 to {most} architectures, are {len(architectures)}")
+        description = f"must be from 1 to {most} architectures ({limit}), are {len(architectures)}"
+        violations.add("architectures", description)
     common: SearchSpace | None = None
     for index, architecture in enumerate(architectures[:most]):
         if violations.full:

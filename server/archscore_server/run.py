@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -29,6 +30,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     Raises:
         StartError: the server cannot start.
     """
+    _allow_open_files()
     stop, hurry = asyncio.Event(), asyncio.Event()
     lame_duck = settings.lame_duck
 
@@ -49,6 +51,13 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
     finally:
         await server.stop()
     _logger.info("stopped")
+
+
+def _allow_open_files() -> None:
+    """Lets this process open as many files as it may: every connection is one, and so is every pipe to a worker."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems have a limit below the one that they report
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _wind_down(server: Server, settings: Settings, lame_duck: float, hurry: asyncio.Event) -> None:

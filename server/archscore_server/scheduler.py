@@ -106,6 +106,10 @@ class Scheduler:
         """Architectures that wait or run."""
         return self._queue.in_flight
 
+    def seconds_for(self, architectures: int) -> float:
+        """How long so many architectures of any kind take, as measured, within 0.1 s and a minute."""
+        return self._queue.rates.seconds_for(architectures)
+
     async def start(self) -> None:
         """Starts the pool and begins to dispatch. What was submitted before waits until then."""
         await self._pool.start()

@@ -15,12 +15,14 @@ from google.rpc import code_pb2, status_pb2
 
 from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
-from archscore_server.admission import Admitted, admit, refuse_bytes
+from archscore_server.admission import Admitted, admit
+from archscore_server.budget import Budget
 from archscore_server.config import Limits
 from archscore_server.engine import ArchitectureTooLargeError, Outcome, Score, evaluate_without_device
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.static import static_scores
 from archscore_server.errors import RequestError
+from archscore_server.in_flight import ClientFullError, InFlight, Share
 from archscore_server.library import Library
 from archscore_server.metrics import ArchitectureOutcome, Metrics
 from archscore_server.pool import Pool
@@ -93,8 +95,9 @@ class Scoring:
         self._admitted = Admitted()
         self._metrics = metrics
         self._limits = limits
-        self._pool = pool
         self._state = _State.STARTING
+        self._budget = Budget(limits, pool)
+        self._in_flight = InFlight(limits.max_in_flight_per_client)
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -151,13 +154,16 @@ class Scoring:
             remaining: seconds until nobody waits any longer.
 
         Raises:
-            RequestError: the queue is full, the server stops, or the deadline passes.
+            RequestError: the queue is full, the client has as much in flight as it may, the server stops, or the
+                deadline passes.
         """
         deadline = None if remaining is None else time.monotonic() + remaining
         progress = _Progress(unanswered=len(encodings))
         self._active += 1
         self._idle.clear()
+        share = self._in_flight.of(client)
         try:
+            self._take(share, len(encodings))
             candidates = await self._read(progress, request, encodings, field_of)
             pending = await self._look_up(progress, request, candidates)
             progress.wait_for(pending, self._submit(pending, request, client, deadline))
@@ -172,6 +178,7 @@ class Scoring:
                 if in_time:
                     self._count(request, in_time)
                     yield in_time
+                    share.give_back(len(in_time))
                 _refuse_late(late)
         except RequestError as error:
             expired = error.status.code == code_pb2.DEADLINE_EXCEEDED
@@ -180,6 +187,7 @@ class Scoring:
             progress.unanswered = 0
             raise
         finally:
+            share.give_back(share.count)
             progress.leave()
             if progress.unanswered:
                 outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
@@ -187,6 +195,13 @@ class Scoring:
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    def _take(self, share: Share, architectures: int) -> None:
+        try:
+            share.take(architectures)
+        except ClientFullError as error:
+            retry_after = self._scheduler.seconds_for(error.excess)
+            raise errors.client_full(retry_after, self._limits.max_in_flight_per_client) from error
 
     async def _read(
         self,
@@ -221,7 +236,7 @@ class Scoring:
     async def _look_up(
         self, progress: _Progress, request: ScoringRequest, candidates: Mapping[int, Architecture]
     ) -> list[_Pending]:
-        """Answers what the store has, and what cannot be evaluated for want of memory; returns the rest."""
+        """Answers what the store has, and what takes more work or memory than it may; returns the rest."""
         if not candidates:
             return []
         static = [name for name in request.proxies if registry.get(name).static]
@@ -235,13 +250,14 @@ class Scoring:
                 complete.append(_evaluated(index, known, stored.keys()))
                 continue
             missing = tuple(name for name in wanted if name not in stored) if stored else wanted
-            refusal = refuse_bytes(architecture, missing, request.config, self._limits, self._pool.info)
+            pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        evaluations = [(one.item.architecture, one.item.proxies) for one in pending]
+        refusals = await self._budget.refusals(evaluations, request.config)
+        for one, refusal in zip(pending, refusals, strict=True):
             if refusal:
-                progress.finish(_not_admitted(index, refusal))
-            else:
-                pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+                complete.append(_not_admitted(one.index, refusal))
         progress.finish(*complete)
-        return pending
+        return [one for one, refusal in zip(pending, refusals, strict=True) if refusal is None]
 
     def _submit(
         self, pending: Sequence[_Pending], request: ScoringRequest, client: str, deadline: float | None

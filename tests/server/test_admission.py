@@ -11,6 +11,8 @@ from archscore.v1 import scoring_pb2
 from archscore_server.admission import admit, max_bytes
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig, predicted_bytes
+from archscore_server.engine.proxies import names
+from archscore_server.engine.work import predicted_work
 from archscore_server.pool import DeviceInfo, PoolInfo
 from support.serving import TIMEOUT, architecture, details, reason, results_of, serving, status_of, violations
 
@@ -132,6 +134,37 @@ async def test_limits_of_the_server_hold_in_every_space():
         request.config.nasbench201.cells_per_stage = 1
         request.architecture.encoding = nasbench201.Cell(("none",) * 6).format()
         await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+
+
+async def test_work_is_predicted_from_architecture_proxies_and_config():
+    work = predicted_work(zennas.START, ["snip"], EvaluationConfig(network=zennas.NetworkConfig()))
+    async with serving(limits=Limits(max_work=work - 1)) as served:
+        request = scoring_pb2.ScoreArchitectureRequest(architecture=architecture(GENOME, "zennas"), proxies=["snip"])
+        status = await status_of(served.stub.ScoreArchitecture(request, timeout=TIMEOUT))
+        assert reason(status) == "ARCHITECTURE_TOO_LARGE"
+        info = details(status)[error_details_pb2.ErrorInfo]
+        assert info.metadata == {"limit": "max_work", "value": str(work), "most": str(work - 1)}
+        assert served.pool.batches == []
+        request.config.batch_size = 32
+        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+        # What needs no device, or is stored, is no work.
+        del request.proxies[:]
+        request.proxies.append("flops")
+        request.ClearField("config")
+        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+
+
+async def test_every_cell_passes_under_the_largest_limits_of_its_default_network():
+    """All proxies over as many seeds as may be asked, on the largest cell there is."""
+    async with serving() as served:
+        request = scoring_pb2.ScoreArchitectureRequest(
+            architecture=architecture(nasbench201.Cell(("nor_conv_3x3",) * 6).format()), proxies=names()
+        )
+        request.config.repeats = Limits().max_repeats
+        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
+        request.config.precision = scoring_pb2.PRECISION_FLOAT64
+        status = await status_of(served.stub.ScoreArchitecture(request, timeout=TIMEOUT))
+        assert details(status)[error_details_pb2.ErrorInfo].metadata["limit"] == "max_work"
 
 
 async def test_memory_is_predicted_from_architecture_proxies_and_config():

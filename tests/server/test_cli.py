@@ -35,7 +35,7 @@ def settings_of(monkeypatch):
             seen.append(settings)
 
         monkeypatch.setattr(cli, "serve", serve)
-        monkeypatch.setattr(cli.logs, "configure", lambda level: None)
+        monkeypatch.setattr(cli.logs, "configure", lambda level, style: None)
         result = CliRunner().invoke(cli.main, arguments, env=environment, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         [settings] = seen
@@ -58,7 +58,7 @@ def test_options_and_environment(settings_of, tmp_path):
 def test_every_option_has_its_variable(settings_of):
     """Options beat variables; each field of Settings and Limits can be set both ways."""
     fields = len(dataclasses.fields(Settings)) - 1 + len(dataclasses.fields(Limits))
-    assert len({option.name for option in cli.main.params} - {"version", "log_level"}) == fields
+    assert len({option.name for option in cli.main.params} - {"version", "log_level", "log_format"}) == fields
     settings = settings_of(
         "--limit-repeats", "7", ARCHSCORE_LIMIT_REPEATS="8", ARCHSCORE_LIMIT_CHANNELS="9", ARCHSCORE_MAX_BATCH="5"
     )

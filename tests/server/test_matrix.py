@@ -51,7 +51,7 @@ WARM_UP = 24
 COUNTED = ("architectures", "rpcs", "merged", "retried", "dropped", "workers_lost")
 
 #: Objects that live only as long as a request or a batch.
-SHORT_LIVED = {"Work", "Waiter", "Deadline", "Group", "Batch", "Result", "_Progress", "_Pending", "_Job"}
+SHORT_LIVED = {"Work", "Waiter", "Deadline", "Group", "Batch", "Result", "_Progress", "_Pending", "_Job", "Share"}
 
 METHOD = "archscore.v1.ScoringService/"
 
@@ -98,6 +98,7 @@ class Rest:
 
     queued: int
     in_flight: int
+    clients: int
     tasks: int
     threads: int
     descriptors: int
@@ -149,6 +150,7 @@ class Running:
         return Rest(
             queued=self.server._scheduler.queued,
             in_flight=self.server._scheduler.in_flight,
+            clients=len(self.server._scoring._in_flight),
             tasks=len(asyncio.all_tasks()),
             threads=threading.active_count(),
             descriptors=len(descriptors(os.getpid())),

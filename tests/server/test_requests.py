@@ -219,7 +219,16 @@ async def test_unset_architecture_fails_the_request(served):
 @pytest.mark.parametrize("count", [0, 31])
 async def test_number_of_architectures_fails_the_request(served, count):
     status = await status_of(served.stub.ScoreArchitectures(many([CELL] * count), timeout=TIMEOUT))
-    assert_invalid(status, {"architectures": f"must be from 1 to 30 architectures, are {count}"})
+    limit = "max_architectures_per_request"
+    assert_invalid(status, {"architectures": f"must be from 1 to 30 architectures ({limit}), are {count}"})
+
+
+@pytest.mark.parametrize("limit", ["max_queued_architectures", "max_in_flight_per_client"])
+async def test_a_request_that_could_never_be_admitted_is_not_to_be_tried_again(limit):
+    async with serving(limits=Limits(**{limit: 3})) as served:
+        status = await status_of(served.stub.ScoreArchitectures(many([CELL] * 4), timeout=TIMEOUT))
+        assert_invalid(status, {"architectures": f"must be from 1 to 3 architectures ({limit}), are 4"})
+        assert len(await results_of(served.stub.ScoreArchitectures(many([CELL] * 3), timeout=TIMEOUT))) == 3
 
 
 @pytest.mark.parametrize("priority", [4, -1, 2**31 - 1])

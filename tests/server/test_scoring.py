@@ -4,11 +4,23 @@ import asyncio
 
 import grpc
 import pytest
-from google.rpc import code_pb2
+from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201
 from archscore_server.config import Limits
-from support.serving import TIMEOUT, eventually, many, one, reason, results_of, retry_seconds, serving, status_of
+from archscore_server.engine.proxies import names as proxy_names
+from support.serving import (
+    TIMEOUT,
+    details,
+    eventually,
+    many,
+    one,
+    reason,
+    results_of,
+    retry_seconds,
+    serving,
+    status_of,
+)
 
 CELLS = [cell.format() for cell in map(nasbench201.from_index, range(0, 15_000, 100)) if cell.connected]
 
@@ -81,6 +93,51 @@ async def test_a_full_queue_refuses_the_whole_request(unary):
         assert len(await results_of(waiting)) == 5
         await asyncio.gather(*first)
         assert (await served.stub.ScoreArchitecture(one(CELLS[20]), timeout=TIMEOUT)).evaluation.scores
+
+
+def named(client):
+    return {"timeout": TIMEOUT, "metadata": [("archscore-client-id", client)]}
+
+
+@pytest.mark.parametrize("unary", [True, False])
+async def test_a_client_has_a_bounded_number_in_flight(unary):
+    async with serving(limits=Limits(max_in_flight_per_client=5)) as served:
+        served.pool.gate.clear()
+        first = served.stub.ScoreArchitectures(many(CELLS[:5]), **named("a"))
+        await eventually(lambda: served.server._scheduler.in_flight == 5)
+        if unary:
+            call = served.stub.ScoreArchitecture(one(CELLS[0]), **named("a"))
+        else:
+            call = served.stub.ScoreArchitectures(many(["garbage", "garbage"]), **named("a"))
+        status = await status_of(call)
+        assert status.code == code_pb2.RESOURCE_EXHAUSTED
+        info = details(status)[error_details_pb2.ErrorInfo]
+        assert (info.reason, info.metadata) == ("QUEUE_FULL", {"scope": "client", "limit": "5"})
+        assert 0.1 <= retry_seconds(status) <= 60
+        assert "grpc-retry-pushback-ms" in dict(await call.trailing_metadata())
+        refused = served.metric("archscore_architectures_total", space="nasbench201", outcome="refused")
+        assert refused == (1 if unary else 2)
+        other = served.stub.ScoreArchitectures(many(CELLS[5:10]), **named("b"))
+        await eventually(lambda: served.server._scheduler.in_flight == 10)
+        served.pool.gate.set()
+        assert len(await results_of(first)) == len(await results_of(other)) == 5
+        assert len(await results_of(served.stub.ScoreArchitectures(many(CELLS[:5]), **named("a")))) == 5
+        await eventually(lambda: len(served.server._scoring._in_flight) == 0)
+
+
+async def test_results_that_nobody_reads_count(served):
+    """The names of all proxies make results large, so that they do not fit into the buffers of the connection."""
+    asked = [cell for cell in CELLS for _ in range(10)]
+    proxies = proxy_names()
+    unread = [served.stub.ScoreArchitectures(many(asked, proxies), **named("a")) for _ in range(3)]
+    outcomes = {"space": "nasbench201", "outcome": "ok"}
+    await eventually(lambda: not served.server._scheduler.in_flight)
+    await eventually(lambda: served.metric("archscore_architectures_total", **outcomes) > 0)
+    held = served.server._scoring._in_flight._counts["id:a"]
+    assert 0 < held <= len(asked) * len(unread)
+    for call in unread:
+        call.cancel()
+    await eventually(lambda: len(served.server._scoring._in_flight) == 0)
 
 
 @pytest.mark.parametrize("request_of", [lambda: one(CELLS[0]), lambda: one("garbage")])

@@ -222,12 +222,14 @@ async def test_says_what_runs(served):
         max_repeats=64,
         max_channels=64,
         max_cells_per_stage=10,
-        max_message_bytes=16 * 2**20,
+        max_message_bytes=4 * 2**20,
         max_queued_architectures=100_000,
         max_encoding_length=10_000,
         max_parameters=500_000_000,
         max_flops=100_000_000_000,
         max_layers=1_000,
+        max_in_flight_per_client=50_000,
+        max_work=50_000_000_000_000,
         max_bytes=0,  # the puppet does not know how much memory it has
     )
 

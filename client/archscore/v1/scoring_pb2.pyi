@@ -16,7 +16,8 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 and what was expected there
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request, all of it or nothing:
                                                                 try again when RetryInfo says, or the trailer
-                                                                grpc-retry-pushback-ms
+                                                                grpc-retry-pushback-ms; metadata "scope" is "client"
+                                                                where it is this client that has too much in flight
   RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
                                                                 "limit" names a field of Limits, "value" is what the
                                                                 architecture has and "most" what the server takes
@@ -1062,8 +1063,10 @@ class Limits(google.protobuf.message.Message):
     MAX_FLOPS_FIELD_NUMBER: builtins.int
     MAX_LAYERS_FIELD_NUMBER: builtins.int
     MAX_BYTES_FIELD_NUMBER: builtins.int
+    MAX_IN_FLIGHT_PER_CLIENT_FIELD_NUMBER: builtins.int
+    MAX_WORK_FIELD_NUMBER: builtins.int
     max_architectures_per_request: builtins.int
-    """Architectures in one request."""
+    """Architectures in one request. Neither may they be more than max_queued_architectures or max_in_flight_per_client."""
     max_batch_size: builtins.int
     """EvaluationConfig.batch_size."""
     max_resolution: builtins.int
@@ -1082,7 +1085,7 @@ class Limits(google.protobuf.message.Message):
     """Architectures that may wait at a time. More is RESOURCE_EXHAUSTED with ErrorInfo QUEUE_FULL."""
     max_encoding_length: builtins.int
     """Characters of an encoding. More is RESOURCE_EXHAUSTED with ErrorInfo ARCHITECTURE_TOO_LARGE, as with all limits
-    below, for that architecture alone.
+    below up to max_bytes and with max_work, for that architecture alone.
     """
     max_parameters: builtins.int
     """Parameters of a network as scored."""
@@ -1093,6 +1096,14 @@ class Limits(google.protobuf.message.Message):
     max_bytes: builtins.int
     """Bytes of memory that evaluating one network takes, as predicted from its encoding, the proxies and the config. 0 where
     the server does not know how much it has.
+    """
+    max_in_flight_per_client: builtins.int
+    """Architectures of one client that it asked for and whose results it has not been given. More is RESOURCE_EXHAUSTED
+    with ErrorInfo QUEUE_FULL for the whole request, whose metadata has "scope", "client", and "limit".
+    """
+    max_work: builtins.int
+    """Multiply-accumulates that evaluating one network takes with all its repeats, roughly, as predicted from its encoding,
+    the proxies and the config.
     """
     def __init__(
         self,
@@ -1111,7 +1122,9 @@ class Limits(google.protobuf.message.Message):
         max_flops: builtins.int = ...,
         max_layers: builtins.int = ...,
         max_bytes: builtins.int = ...,
+        max_in_flight_per_client: builtins.int = ...,
+        max_work: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_bytes", b"max_bytes", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_architectures_per_request", b"max_architectures_per_request", "max_batch_size", b"max_batch_size", "max_bytes", b"max_bytes", "max_cells_per_stage", b"max_cells_per_stage", "max_channels", b"max_channels", "max_encoding_length", b"max_encoding_length", "max_flops", b"max_flops", "max_in_flight_per_client", b"max_in_flight_per_client", "max_layers", b"max_layers", "max_message_bytes", b"max_message_bytes", "max_num_classes", b"max_num_classes", "max_parameters", b"max_parameters", "max_queued_architectures", b"max_queued_architectures", "max_repeats", b"max_repeats", "max_resolution", b"max_resolution", "max_work", b"max_work"]) -> None: ...
 
 global___Limits = Limits

@@ -94,7 +94,7 @@ class ScoringServiceServicer(object):
 
     def DescribeArchitecture(self, request, context):
         """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
-        server's limits is refused, but for the limit on bytes: those depend on the proxies.
+        server's limits is refused, but for the limits on bytes and work: those depend on the proxies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -16,7 +16,8 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 and what was expected there
   RESOURCE_EXHAUSTED   ErrorInfo QUEUE_FULL, RetryInfo          the queue cannot take the request, all of it or nothing:
                                                                 try again when RetryInfo says, or the trailer
-                                                                grpc-retry-pushback-ms
+                                                                grpc-retry-pushback-ms; metadata "scope" is "client"
+                                                                where it is this client that has too much in flight
   RESOURCE_EXHAUSTED   ErrorInfo ARCHITECTURE_TOO_LARGE         the network is over the server's limits: the metadata
                                                                 "limit" names a field of Limits, "value" is what the
                                                                 architecture has and "most" what the server takes
@@ -76,7 +77,7 @@ class ScoringServiceStub:
         archscore.v1.scoring_pb2.DescribeArchitectureResponse,
     ]
     """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
-    server's limits is refused, but for the limit on bytes: those depend on the proxies.
+    server's limits is refused, but for the limits on bytes and work: those depend on the proxies.
     """
 
     ListProxies: grpc.UnaryUnaryMultiCallable[
@@ -123,7 +124,7 @@ class ScoringServiceAsyncStub:
         archscore.v1.scoring_pb2.DescribeArchitectureResponse,
     ]
     """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
-    server's limits is refused, but for the limit on bytes: those depend on the proxies.
+    server's limits is refused, but for the limits on bytes and work: those depend on the proxies.
     """
 
     ListProxies: grpc.aio.UnaryUnaryMultiCallable[
@@ -176,7 +177,7 @@ class ScoringServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[archscore.v1.scoring_pb2.DescribeArchitectureResponse, collections.abc.Awaitable[archscore.v1.scoring_pb2.DescribeArchitectureResponse]]:
         """Validates an encoding and says what its network consists of and costs. Touches no device. A network over the
-        server's limits is refused, but for the limit on bytes: those depend on the proxies.
+        server's limits is refused, but for the limits on bytes and work: those depend on the proxies.
         """
 
     @abc.abstractmethod

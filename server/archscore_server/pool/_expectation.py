@@ -7,42 +7,15 @@ retry. So everything here errs on the side of patience.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
-from archscore.spaces import Architecture
-from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig, Precision
-from archscore_server.engine import proxies as registry
-from archscore_server.engine.statistics import Pass
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation
+from archscore_server.engine.work import predicted_work
 from archscore_server.pool._base import Batch
 
 #: How much longer than expected a batch may take.
 _MARGIN = 20.0
-
-#: Forward passes that a pass of the engine amounts to. Reading weights costs what every network costs.
-_FORWARDS: Final[dict[Pass, float]] = {
-    Pass.WEIGHTS: 0,
-    Pass.TRAIN: 3,
-    Pass.EVAL: 1,
-    Pass.SYNFLOW: 3,
-    Pass.HESSIAN: 10,
-    Pass.ZICO: 6,
-    Pass.JACOBIAN: 3,
-    Pass.NTK: 32,
-    Pass.ZEN: 2,
-}
-
-#: Images that a pass runs on, at most, where that is less than a minibatch.
-_IMAGES: Final[dict[Pass, int]] = {Pass.NTK: 16, Pass.SYNFLOW: 1}
-
-#: How much more double precision costs.
-_FLOAT64 = 4.0
-
-#: Images in a minibatch whose pairs (Gram matrices) cost as much as the images themselves.
-_PAIRS = 512
-
-#: Cost of a network of no size, in 1e9 multiply-accumulates: its weights are drawn, and operations take time to start.
-_OVERHEAD = 0.05
 
 #: Seconds for 1e9 multiply-accumulates, while nothing like it was measured, by kind of device: very slow ones.
 _UNMEASURED: Final = {"cpu": 4.0, "cuda": 0.03}
@@ -52,23 +25,6 @@ _KINDS = 256
 
 #: Weight of the newest batch in the moving average of its kind.
 _NEWEST = 0.2
-
-
-def cost(architecture: Architecture, proxies: Iterable[str], config: EvaluationConfig) -> float:
-    """Roughly how much work an evaluation is, in 1e9 multiply-accumulates; 0 if it needs no device."""
-    passes = {needed for name in proxies for needed in _passes(name)}
-    if not passes or not architecture.connected:
-        return 0.0
-    size = architecture.size(config.network, resolution=config.resolution, num_classes=config.num_classes)
-    double = config.precision is Precision.FLOAT64
-    images = sum(
-        _FORWARDS[own]
-        * min(config.batch_size, _IMAGES.get(own, config.batch_size))
-        * (_FLOAT64 if double or own is Pass.SYNFLOW else 1.0)
-        for own in passes
-    )
-    images *= 1 + config.batch_size / _PAIRS
-    return config.repeats * (size.flops * images / 1e9 + _OVERHEAD)
 
 
 class Expectation:
@@ -83,7 +39,9 @@ class Expectation:
         kind = (frozenset(batch.proxies), batch.config.precision, type(batch.config.network))
         paces = list(self._paces.values())
         pace = max(paces if kind in self._paces else [_UNMEASURED[device_kind], *paces])
-        costs = [cost(architecture, batch.proxies, batch.config) for architecture in batch.architectures]
+        costs = [
+            predicted_work(architecture, batch.proxies, batch.config) / 1e9 for architecture in batch.architectures
+        ]
         return Forecast(self, kind, costs, _MARGIN * pace)
 
     def learn(self, kind: Hashable, pace: float) -> None:
@@ -121,10 +79,3 @@ class Forecast:
         """The batch has ended, after so many seconds: the next forecasts will know."""
         if self._done:
             self._expectation.learn(self._kind, seconds / self._done)
-
-
-def _passes(proxy: str) -> tuple[Pass, ...]:
-    try:
-        return registry.get(proxy).passes
-    except KeyError:  # its batch fails, and says so
-        return ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from archscore.spaces import Architecture
+from archscore_server import logs
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
 
 _LENGTH = struct.Struct("!Q")
@@ -61,6 +62,7 @@ class Start:
         threads: CPU threads of an operation.
         data_dir: directory with the real datasets.
         beat: seconds between two signs of life, from now on.
+        log: how the front end logs.
     """
 
     load: LoadEngine
@@ -68,6 +70,7 @@ class Start:
     threads: int
     data_dir: Path | None
     beat: float
+    log: logs.Settings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from archscore_server import logs
 from archscore_server.pool._base import (
     Batch,
     BatchReport,
@@ -179,7 +180,8 @@ class LocalPool:
             threads = self._threads or max(1, cores // workers)
         else:
             workers, threads = split(cores, self._workers, self._threads)
-        start = Start(self._load, "cuda" if gpus else "cpu", threads, self._data_dir, self._timeouts.tick)
+        kind = "cuda" if gpus else "cpu"
+        start = Start(self._load, kind, threads, self._data_dir, self._timeouts.tick, logs.settings())
         shared = {
             # torch reads the number of threads when it loads; some of its libraries never ask again.
             "OMP_NUM_THREADS": str(threads),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import queue
 import signal
@@ -19,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from archscore_server import logs
 from archscore_server.pool._base import Batch
 from archscore_server.pool._messages import (
     BatchDone,
@@ -37,6 +39,8 @@ from archscore_server.pool._messages import (
 _OOM_SCORE_ADJ = 500
 
 _PR_SET_PDEATHSIG = 1
+
+_logger = logging.getLogger(__name__)
 
 
 class Channel:
@@ -82,8 +86,9 @@ class Channel:
         except EOFError:
             # At once, from whatever the main thread is in: nobody waits for it any more.
             os._exit(0)
-        except Exception:  # noqa: BLE001 -- printed; without a listener the process must not go on
-            traceback.print_exc()
+        except Exception:
+            # Without a listener the process must not go on.
+            _logger.exception("the worker cannot read what it is told")
             os._exit(1)
 
 
@@ -118,6 +123,8 @@ def main() -> None:
     _die_with_the_front_end()
     channel = Channel()
     start: Start = channel.receive()
+    if start.log:
+        logs.configure(start.log.level, style=start.log.style, fields={"worker": os.getpid()})
     channel.beat(start.beat)
     try:
         engine = start.load(start.device, start.threads, start.data_dir)

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from archscore.spaces import nasbench201, zennas
-from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig, Precision, proxies
-from archscore_server.engine.statistics import Pass
+from archscore.spaces import zennas
+from archscore_server.engine import ArchitectureTooLargeError, EvaluationConfig, Precision
+from archscore_server.engine.work import predicted_work
 from archscore_server.pool import Batch
-from archscore_server.pool._expectation import _FORWARDS, Expectation, cost
+from archscore_server.pool._expectation import Expectation
 from puppets import cell, evaluation_of
 
 CELL = cell(6111)
-DISCONNECTED = nasbench201.parse("|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|")
 CONFIG = EvaluationConfig()
 
 
@@ -24,36 +23,6 @@ def learn(expectation: Expectation, work: Batch, seconds: float) -> None:
     forecast = expectation.of(work, "cpu")
     forecast.progress([(place, evaluation_of(CELL)) for place in range(len(work.architectures))])
     forecast.finish(seconds)
-
-
-def test_every_pass_has_a_cost() -> None:
-    assert set(_FORWARDS) == set(Pass)
-    assert all(cost(CELL, [name], CONFIG) > 0 for name in proxies.names() if not proxies.get(name).static)
-
-
-def test_what_needs_no_device_costs_nothing() -> None:
-    assert cost(CELL, ["flops", "parameters"], CONFIG) == 0
-    assert cost(DISCONNECTED, ["tcet"], CONFIG) == 0
-    assert cost(CELL, ["no_such_proxy"], CONFIG) == 0
-
-
-@pytest.mark.parametrize(
-    "dearer",
-    [
-        replace(CONFIG, batch_size=128),
-        replace(CONFIG, repeats=2),
-        replace(CONFIG, resolution=64),
-        replace(CONFIG, precision=Precision.FLOAT64),
-        replace(CONFIG, network=nasbench201.NetworkConfig(channels=32)),
-    ],
-)
-def test_what_takes_longer_costs_more(dearer: EvaluationConfig) -> None:
-    assert cost(CELL, ["tcet"], dearer) > 1.5 * cost(CELL, ["tcet"], CONFIG)
-
-
-def test_passes_that_proxies_share_count_once() -> None:
-    assert cost(CELL, ["snip", "grad_norm"], CONFIG) == cost(CELL, ["snip"], CONFIG)
-    assert cost(CELL, ["snip", "grasp"], CONFIG) > cost(CELL, ["grasp"], CONFIG)
 
 
 def test_what_was_never_measured_gets_very_long() -> None:
@@ -75,7 +44,8 @@ def test_the_slowest_kind_of_work_counts() -> None:
     learn(expectation, batch("tcet"), 0.5)
     learn(expectation, batch("grasp"), 500.0)
     slow = expectation.of(batch("tcet"), "cpu").allowance
-    assert slow == pytest.approx(20 * 500 * cost(CELL, ["tcet"], CONFIG) / cost(CELL, ["grasp"], CONFIG))
+    tcet, grasp = (predicted_work(CELL, [name], CONFIG) for name in ("tcet", "grasp"))
+    assert slow == pytest.approx(20 * 500 * tcet / grasp)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,9 @@ MIXED_STACK = 1.25
 #: Bytes of what does not grow with the network.
 _LEAST = 2**14
 
-#: The cell that takes most: no other operation keeps as much as a convolution, and no other as large a weight.
-_LARGEST_CELL = Cell(("nor_conv_3x3",) * len(EDGES))
+#: The cell that takes most memory and most work: no other operation keeps as much as a convolution, or has as large a
+#: weight.
+LARGEST_CELL = Cell(("nor_conv_3x3",) * len(EDGES))
 
 
 class ArchitectureTooLargeError(ValueError):
@@ -83,7 +84,7 @@ def fits(
         ArchitectureTooLargeError: not even one does.
     """
     if isinstance(architecture, Cell):
-        largest = predicted_bytes(_LARGEST_CELL, proxies, config, device=device)
+        largest = predicted_bytes(LARGEST_CELL, proxies, config, device=device)
         if largest <= available:
             return max(1, int(available / (largest * MIXED_STACK)))
     needed = predicted_bytes(architecture, proxies, config, device=device)
