@@ -1,12 +1,16 @@
-"""Logs: lines on stderr, each with the id of the request that it is about."""
+"""Logs: lines on stderr, each with the id of the request that it is about, and who asked."""
 
 from __future__ import annotations
 
 import logging
 from contextvars import ContextVar
 
-#: Id of the request that is being served; "-" outside of one.
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
+_BOUND: ContextVar[dict[str, str] | None] = ContextVar("bound", default=None)
+
+
+def bind(**values: str) -> None:
+    """Has the lines that the current task logs from now on say so: `request_id` and `client`."""
+    _BOUND.set({**(_BOUND.get() or {}), **values})
 
 
 def configure(level: str) -> None:
@@ -16,11 +20,11 @@ def configure(level: str) -> None:
         level: least level that is logged, as in `logging`.
     """
     handler = logging.StreamHandler()
-    handler.addFilter(_add_request_id)
+    handler.addFilter(_add_bound)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def _add_request_id(record: logging.LogRecord) -> bool:
-    record.request_id = REQUEST_ID.get()
+def _add_bound(record: logging.LogRecord) -> bool:
+    record.request_id = (_BOUND.get() or {}).get("request_id", "-")
     return True
