@@ -78,6 +78,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await behaviour(request, context)
                     return
                 async with aclosing(behaviour(request, context)) as responses:
+                    # Else gRPC sends them with the first response, and cannot abort while that is not read.
+                    await context.send_initial_metadata(())
                     async for response in responses:
                         await self._write(response, context)
 

@@ -21,7 +21,10 @@ from support.process import descendants
 from support.serving import many, one
 
 COMMAND = [sys.executable, "-m", "archscore_server"]
-ANNOUNCEMENT = re.compile(r"archscore-server listening on (127\.0\.0\.1:\d+) metrics on (127\.0\.0\.1:\d+)\n")
+ANNOUNCEMENT = re.compile(
+    r"archscore-server listening on (127\.0\.0\.1:\d+) metrics on (127\.0\.0\.1:\d+)"
+    r"(?: health on (127\.0\.0\.1:\d+))?\n"
+)
 
 
 @pytest.fixture
@@ -72,6 +75,9 @@ def test_every_option_has_its_variable(settings_of):
         ["--workers", "0"],
         ["--device", "tpu"],
         ["--data-dir", "/no/such"],
+        ["--health-port", "70000"],
+        ["--write-timeout", "0"],
+        ["--tokens", "/"],
         ["--nothing"],
         ["nothing"],
     ],
@@ -98,22 +104,44 @@ def test_without_the_extra_it_says_what_to_install():
     )
 
 
-@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def refused(*arguments):
+    """What a server says that cannot start."""
+    result = subprocess.run(
+        [*COMMAND, "--port", "0", "--metrics-port", "0", *arguments],
+        stdin=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port", "--health-port"])
 def test_a_port_in_use_is_a_readable_error(option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = subprocess.run(
-            [*COMMAND, "--port", "0", "--metrics-port", "0", option, port],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert f"127.0.0.1:{port}" in result.stderr
-    assert "Error: " in result.stderr
-    assert "Traceback" not in result.stderr
+        assert f"127.0.0.1:{port}" in refused(option, port)
+
+
+def test_elsewhere_than_on_loopback_it_says_what_is_missing():
+    said = refused("--host", "0.0.0.0")
+    assert "0.0.0.0 is not loopback" in said
+    for option in ("--tls-certificate", "--tokens", "--insecure"):
+        assert option in said
+
+
+def test_what_cannot_be_used_is_named(tmp_path):
+    missing, nonsense = tmp_path / "missing", tmp_path / "nonsense"
+    nonsense.write_text("nonsense\n")
+    assert f"{missing} cannot be read" in refused("--tokens", missing)
+    assert f"{nonsense} is no token file: line 1" in refused("--tokens", nonsense)
+    assert f"{nonsense} has no certificate" in refused("--tls-certificate", nonsense, "--tls-key", nonsense)
+    assert "both --tls-certificate and --tls-key" in refused("--tls-key", nonsense)
 
 
 @pytest.fixture
