@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import ssl
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -66,7 +69,7 @@ class _Renewal:
 
     def __init__(self, paths: TlsFiles) -> None:
         self._paths = paths
-        self._versions = self._look()
+        self._watch = files.Watch(*(path for path in (paths.certificate, paths.key, paths.client_ca) if path))
         self._lock = threading.Lock()
 
     def start(self) -> grpc.ServerCertificateConfiguration:
@@ -78,22 +81,16 @@ class _Renewal:
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """What is new since the last time; None has gRPC keep what it has."""
         with self._lock:
-            # Before they are read: what changes in between is noticed the next time.
-            versions = self._look()
-            if versions == self._versions:
+            if not self._watch.due():
                 return None
-            self._versions = versions
             try:
                 configuration = load(self._paths)
             except AccessError as error:
-                _logger.error("%s: the certificates of before stay in use", error)  # noqa: TRY400
+                if self._watch.failed():
+                    _logger.error("%s: the certificates of before stay in use", error)  # noqa: TRY400
                 return None
             _logger.info("the certificates have been renewed")
             return configuration
-
-    def _look(self) -> list[files.Version]:
-        paths = (self._paths.certificate, self._paths.key, self._paths.client_ca)
-        return [files.version(path) for path in paths if path]
 
 
 def load(paths: TlsFiles) -> grpc.ServerCertificateConfiguration:
@@ -104,7 +101,7 @@ def load(paths: TlsFiles) -> grpc.ServerCertificateConfiguration:
     """
     certificate, key = _read(paths.certificate), _read(paths.key)
     _check_certificates(paths.certificate, certificate)
-    _check_key(paths)
+    _check_key(paths, certificate, key)
     client_ca = None
     if paths.client_ca:
         client_ca = _read(paths.client_ca)
@@ -126,16 +123,31 @@ def _check_certificates(path: Path, content: bytes) -> None:
         raise AccessError(f"{path} has no certificate in PEM") from error
 
 
-def _check_key(paths: TlsFiles) -> None:
+def _check_key(paths: TlsFiles, certificate: bytes, key: bytes) -> None:
     def no_password() -> NoReturn:
         raise AccessError(f"{paths.key} is encrypted: give a key that is not")
 
+    # Of what has been read and not of the files, which may change meanwhile; but `ssl` takes files only.
+    with _in_memory(key + b"\n" + certificate) as path:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # Without a password at hand, OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(path, password=no_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise AccessError(f"{paths.key} is not the key of {paths.certificate}") from error
+            raise AccessError(f"{paths.key} has no private key in PEM that can be used") from error
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Makes a file that is on no disk, and gives its path."""
     try:
-        # OpenSSL itself would ask for a password on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(paths.certificate, paths.key, no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise AccessError(f"{paths.key} is not the key of {paths.certificate}") from error
-        raise AccessError(f"{paths.key} has no private key in PEM that can be used") from error
+        with open(os.memfd_create("pem"), "wb") as memory:  # noqa: PTH123 -- of a descriptor
+            memory.write(content)
+            memory.flush()
+            yield f"/proc/self/fd/{memory.fileno()}"
+    except ssl.SSLError:
+        raise
     except OSError as error:
-        raise AccessError(f"{paths.certificate} and {paths.key} cannot be read: {error.strerror}") from error
+        raise AccessError(f"certificates cannot be checked: {error.strerror}") from error

@@ -29,7 +29,7 @@ class TokenWatch:
         """
         self._path = path
         self._on_usable = on_usable
-        self._version: files.Version = None
+        self._watch = files.Watch(path)
         self._records: dict[str, Record] = {}
 
     def start(self) -> None:
@@ -38,7 +38,7 @@ class TokenWatch:
         Raises:
             AccessError: it cannot be used.
         """
-        self._version = files.version(self._path)
+        self._watch.due()  # it is, whatever has become of the file since
         self._read()
         files.warn_if_others_can_read(self._path)
         if not self._records:
@@ -46,10 +46,7 @@ class TokenWatch:
 
     def owner(self, token: str) -> str | None:
         """The name of a token that is in force; None for any other text."""
-        # Before it is read: what changes in between is noticed the next time.
-        version = files.version(self._path)
-        if version != self._version:
-            self._version = version
+        if self._watch.due():
             self._read_again()
         return tokens.owner(token, self._records)
 
@@ -62,6 +59,7 @@ class TokenWatch:
             self._read()
         except AccessError as error:
             self._on_usable(False)
-            _logger.error("%s: the tokens of before stay in force", error)  # noqa: TRY400 -- not a fault of the server
+            if self._watch.failed():
+                _logger.error("%s: the tokens of before stay in force", error)  # noqa: TRY400 -- no fault of the server
         else:
             _logger.info("%s: %d tokens are in force", self._path, len(self._records))

@@ -28,3 +28,38 @@ def test_links_are_followed(tmp_path):
     path.write_text("a")
     link.symlink_to(path)
     assert files.version(link) == files.version(path)
+
+
+def test_files_are_due_when_one_has_changed(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("a")
+    watch = files.Watch(first, second)
+    assert not watch.due()
+    second.write_text("b")
+    assert watch.due()
+    assert not watch.due()
+    first.unlink()
+    assert watch.due()
+    assert not watch.due()
+
+
+def test_files_that_failed_are_due_again_and_no_news(tmp_path):
+    now = 100.0
+    path = tmp_path / "file"
+    path.write_text("a")
+    watch = files.Watch(path, now=lambda: now)
+    os.utime(path, ns=(1, 1))
+    assert watch.due()
+    assert watch.failed()
+    now += 0.9
+    assert not watch.due()
+    now += 0.2
+    assert watch.due()
+    assert not watch.failed()
+    os.utime(path, ns=(2, 2))
+    assert watch.due()
+    assert watch.failed()
+    now += 2
+    assert watch.due()  # and this time it can be used
+    now += 2
+    assert not watch.due()
