@@ -38,7 +38,7 @@ class TokenWatch:
         Raises:
             AccessError: it cannot be used.
         """
-        self._watch.due()  # it is, whatever has become of the file since
+        self._watch.due()  # what has changed until now is read here
         self._read()
         files.warn_if_others_can_read(self._path)
         if not self._records:
