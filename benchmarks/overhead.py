@@ -32,7 +32,7 @@ from typing import Any
 import grpc
 
 from _report import environment, progress
-from archscore import Client
+from archscore import Client, Result
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from references import bare_server
@@ -114,15 +114,18 @@ def stored_rate(address: str, encodings: Sequence[str]) -> float:
     """Results a second through score_many."""
     with Client(address) as client:
         next(iter(client.score_many(encodings[:1], PROXIES, space="nasbench201", config=CHEAP)))
+        results: list[Result] = []
+        scores: list[float] = []
         started = time.perf_counter()
-        count = 0
         for result in client.score_many(
             encodings, PROXIES, space="nasbench201", config=CHEAP, chunk_size=CHUNK, max_in_flight=IN_FLIGHT
         ):
-            if result.evaluation is None or not result.evaluation.scores["tcet"].stored:
-                raise RuntimeError(f"not stored: {result}")
-            count += 1
-        return count / (time.perf_counter() - started)
+            results.append(result)
+            scores.append(result["tcet"])
+        seconds = time.perf_counter() - started
+    if not all(result.evaluation and result.evaluation.scores["tcet"].stored for result in results):
+        raise RuntimeError("not everything was stored")
+    return len(scores) / seconds
 
 
 async def bare_rate(address: str, sent: Sequence[scoring_pb2.ScoreArchitecturesRequest]) -> float:

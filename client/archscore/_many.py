@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from archscore._requests import Architecture, architecture_message
+from archscore._requests import Architecture, architecture_fields
 from archscore._results import Evaluation, Result
 from archscore._retry import Contact, Retrier
 from archscore._status import from_status, relocate
@@ -27,6 +27,8 @@ DEFAULT_CHUNK_SIZE: Final = 64
 DEFAULT_MAX_IN_FLIGHT: Final = 4
 MAX_CHUNK_BYTES: Final = 1 << 20
 """A request is kept below this where its architectures allow it. gRPC's own limit for a message is 4 MiB."""
+_FRAMING: Final = 32
+"""Bytes of an architecture in a request, besides its encoding."""
 
 
 class Item(NamedTuple):
@@ -35,12 +37,14 @@ class Item(NamedTuple):
     Attributes:
         position: where it was in the caller's iterable.
         architecture: what the iterable held there.
-        message: what is sent.
+        space: its search space.
+        encoding: what is sent.
     """
 
     position: int
     architecture: Architecture
-    message: scoring_pb2.Architecture
+    space: str
+    encoding: str
 
     def failed(self, error: ArchscoreError) -> Result:
         """Its result when it cannot be scored."""
@@ -93,7 +97,9 @@ class Chunk:
         self._refusal = None
         request = scoring_pb2.ScoreArchitecturesRequest()
         request.CopyFrom(self._template)
-        request.architectures.extend([item.message for item in self._sent])
+        add = request.architectures.add
+        for item in self._sent:
+            add(space=item.space, encoding=item.encoding)
         return request
 
     def timeout(self) -> float:
@@ -225,11 +231,11 @@ class Plan:
             if isinstance(item, Result):
                 rejected.append(item)
             else:
-                message = item.message
-                size += message.ByteSize()
+                encoding = item.encoding
+                size += _FRAMING + (len(encoding) if encoding.isascii() else len(encoding.encode()))
                 if not items:
-                    space = message.space
-                elif size > MAX_CHUNK_BYTES or message.space != space:
+                    space = item.space
+                elif size > MAX_CHUNK_BYTES or item.space != space:
                     self._held_over = item
                     break
                 items.append(item)
@@ -274,9 +280,11 @@ class Plan:
             yield held_over
         for position, architecture in self._architectures:
             try:
-                yield Item(position, architecture, architecture_message(architecture, self._space, position))
+                space, encoding = architecture_fields(architecture, self._space, position)
             except ArchitectureError as error:
                 yield Result(position, architecture, None, error)
+            else:
+                yield Item(position, architecture, space, encoding)
 
 
 def _error(item: Item, message: scoring_pb2.ArchitectureResult) -> ArchscoreError:

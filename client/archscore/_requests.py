@@ -35,14 +35,27 @@ _PRIORITIES: Final = {
 }
 
 
-def architecture_message(
-    architecture: Architecture, space: str | None, position: int | None = None
-) -> scoring_pb2.Architecture:
-    """The message for an architecture.
+def architecture_message(architecture: Architecture, space: str | None) -> scoring_pb2.Architecture:
+    """The message for an architecture by itself.
 
     Args:
         architecture: an encoding or an architecture value.
         space: its search space. None leaves it to the value; an encoding then is of `DEFAULT_SPACE`.
+
+    Raises:
+        ArchitectureError: the encoding is not Unicode text, so that it cannot even be sent.
+        UsageError: it is no architecture, or one of another space.
+    """
+    space, encoding = architecture_fields(architecture, space)
+    return scoring_pb2.Architecture(space=space, encoding=encoding)
+
+
+def architecture_fields(architecture: Architecture, space: str | None, position: int | None = None) -> tuple[str, str]:
+    """Search space and encoding of an architecture, as they are sent.
+
+    Args:
+        architecture: an encoding or an architecture value.
+        space: its search space, as for `architecture_message`.
         position: where it is in a list, for errors; None if it is by itself.
 
     Raises:
@@ -55,17 +68,19 @@ def architecture_message(
             raise UsageError(f"an architecture is a string or a value of archscore.spaces, not {architecture!r}")
         if space not in (None, own_space):
             raise UsageError(f"space is {space!r}, but {architecture!r} is of {own_space!r}")
-        return scoring_pb2.Architecture(space=own_space, encoding=architecture.format())
+        return own_space, architecture.format()
     space = DEFAULT_SPACE if space is None else text("space", space)
-    try:
-        return scoring_pb2.Architecture(space=space, encoding=architecture)
-    except UnicodeEncodeError as error:
-        path = "architecture" if position is None else f"architectures[{position}]"
-        fault = f"at position {error.start}: expected Unicode text"
-        violation = FieldViolation(f"{path}.encoding", fault)
-        raise ArchitectureError(
-            f"{violation.field}: {fault}", code="INVALID_ARGUMENT", field_violations=[violation]
-        ) from None
+    if not architecture.isascii():
+        try:
+            architecture.encode()
+        except UnicodeEncodeError as error:
+            path = "architecture" if position is None else f"architectures[{position}]"
+            fault = f"at position {error.start}: expected Unicode text"
+            violation = FieldViolation(f"{path}.encoding", fault)
+            raise ArchitectureError(
+                f"{violation.field}: {fault}", code="INVALID_ARGUMENT", field_violations=[violation]
+            ) from None
+    return space, architecture
 
 
 def proxy_names(proxies: str | Iterable[str]) -> list[str]:
@@ -139,10 +154,11 @@ def text(name: str, value: str) -> str:
     """
     if not isinstance(value, str):
         raise UsageError(f"{name}: expected a string, not {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{name}: not Unicode text: {value!r}") from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name}: not Unicode text: {value!r}") from None
     return value
 
 

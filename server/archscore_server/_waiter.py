@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from archscore_server import deadlines
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the time has come."""
         return self.within(0.0)
+
+    @property
+    def due(self) -> bool:
+        """Whether who leaves now leaves because of it."""
+        return deadlines.is_due(self._at - self._clock())
 
     def within(self, seconds: float) -> bool:
         """Whether it is no more than so many seconds away, or has passed."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 from archscore.spaces import Description, SearchSpace
 from archscore.v1 import scoring_pb2
 from archscore_server import enums
 from archscore_server.admission import max_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import DatasetInfo, Evaluation, EvaluationConfig
+from archscore_server.engine import DatasetInfo, EvaluationConfig, Score
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.datasets import GAUSSIAN
 from archscore_server.pool import PoolInfo
@@ -19,7 +19,7 @@ from archscore_server.requests import default_config
 
 def write_evaluation(
     message: scoring_pb2.Evaluation,
-    evaluation: Evaluation,
+    scores: Mapping[str, Score],
     proxies: Sequence[str],
     fingerprint: scoring_pb2.Fingerprint | None,
     stored: Set[str],
@@ -28,16 +28,17 @@ def write_evaluation(
 
     Args:
         message: where; in place, since to copy a message takes longer than to fill it.
-        evaluation: the scores.
+        scores: by proxy.
         proxies: as asked.
         fingerprint: what they depend on.
         stored: the proxies whose scores came from the store.
     """
+    add, outcome_of = message.scores.add, enums.OUTCOME.write
     for name in proxies:
-        score = evaluation.scores[name]
-        message.scores.add(
+        score = scores[name]
+        add(
             proxy=name,
-            outcome=enums.OUTCOME.write(score.outcome),
+            outcome=outcome_of(score.outcome),
             value=score.value,
             standard_error=score.standard_error,
             stored=name in stored,

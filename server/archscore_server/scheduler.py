@@ -226,7 +226,8 @@ class Scheduler:
 
     def _release(self, waiter: Waiter) -> None:
         if self._detach(waiter):
-            self._observer.cancelled(1)
+            due = waiter.deadline is not None and waiter.deadline.due
+            (self._observer.expired if due else self._observer.cancelled)(1)
         self._changed()
 
     def _expire(self, waiters: list[Waiter]) -> None:

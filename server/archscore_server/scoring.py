@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
+from operator import attrgetter
 
 from google.rpc import code_pb2, status_pb2
 
@@ -16,7 +17,7 @@ from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
 from archscore_server.admission import Admitted, admit, refuse_bytes
 from archscore_server.config import Limits
-from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Outcome, Score, evaluate_without_device
+from archscore_server.engine import ArchitectureTooLargeError, Outcome, Score, evaluate_without_device
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.static import static_scores
 from archscore_server.errors import RequestError
@@ -39,20 +40,22 @@ _MAX_CHUNK = 256
 #: Characters of encodings that are read before others get their turn on the event loop.
 _TURN = 8_000
 
+_OUTCOME = attrgetter("outcome")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # not frozen: thousands a second are made
 class Result:
     """What became of one architecture.
 
     Attributes:
         index: its position in the request.
-        answer: its evaluation, or why it has none.
+        answer: its scores by proxy, or why it has none.
         outcome: how it is counted.
         stored: the proxies whose scores came from the store.
     """
 
     index: int
-    answer: Evaluation | status_pb2.Status
+    answer: Mapping[str, Score] | status_pb2.Status
     outcome: ArchitectureOutcome
     stored: Set[str] = frozenset()
 
@@ -148,7 +151,7 @@ class Scoring:
             remaining: seconds until nobody waits any longer.
 
         Raises:
-            RequestError: the queue is full, or the server stops.
+            RequestError: the queue is full, the server stops, or the deadline passes.
         """
         deadline = None if remaining is None else time.monotonic() + remaining
         progress = _Progress(unanswered=len(encodings))
@@ -160,17 +163,26 @@ class Scoring:
             progress.wait_for(pending, self._submit(pending, request, client, deadline))
             while progress.unanswered:
                 chunk = await progress.next_chunk()
-                self._count(request, chunk)
-                yield chunk
-        except RequestError:
-            self._metrics.architectures_ended(request.space.name, ArchitectureOutcome.REFUSED, progress.unanswered)
+                # Whichever sees it first, the client or we, a deadline that passes ends the call in the same way.
+                in_time = chunk
+                if _is_due(deadline):
+                    in_time = [result for result in chunk if result.outcome is not ArchitectureOutcome.EXPIRED]
+                late = len(chunk) - len(in_time)
+                progress.unanswered += late
+                if in_time:
+                    self._count(request, in_time)
+                    yield in_time
+                _refuse_late(late)
+        except RequestError as error:
+            expired = error.status.code == code_pb2.DEADLINE_EXCEEDED
+            outcome = ArchitectureOutcome.EXPIRED if expired else ArchitectureOutcome.REFUSED
+            self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
             progress.unanswered = 0
             raise
         finally:
             progress.leave()
             if progress.unanswered:
-                due = deadline is not None and deadlines.is_due(deadline - time.monotonic())
-                outcome = ArchitectureOutcome.EXPIRED if due else ArchitectureOutcome.CANCELLED
+                outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
                 self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
             self._active -= 1
             if not self._active:
@@ -216,10 +228,11 @@ class Scoring:
         wanted = tuple(sorted(name for name in request.proxies if name not in static))
         found = await self._library.get(request.config, list(candidates.values()), wanted)
         pending = []
+        complete = []
         for (index, architecture), stored in zip(candidates.items(), found, strict=True):
             known = {**static_scores(architecture, static, request.config), **stored} if static else stored
             if len(stored) == len(wanted):
-                progress.finish(_evaluated(index, known, stored.keys()))
+                complete.append(_evaluated(index, known, stored.keys()))
                 continue
             missing = tuple(name for name in wanted if name not in stored) if stored else wanted
             refusal = refuse_bytes(architecture, missing, request.config, self._limits, self._pool.info)
@@ -227,6 +240,7 @@ class Scoring:
                 progress.finish(_not_admitted(index, refusal))
             else:
                 pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        progress.finish(*complete)
         return pending
 
     def _submit(
@@ -241,7 +255,7 @@ class Scoring:
             raise errors.draining() from error
 
     def _count(self, request: ScoringRequest, results: list[Result]) -> None:
-        for outcome, count in Counter(result.outcome for result in results).items():
+        for outcome, count in Counter(map(_OUTCOME, results)).items():
             self._metrics.architectures_ended(request.space.name, outcome, count)
 
 
@@ -258,10 +272,11 @@ class _Progress:
     _any_finished: asyncio.Event = field(default_factory=asyncio.Event)
     _waiters: list[Waiter] = field(default_factory=list)
 
-    def finish(self, result: Result) -> None:
-        """Notes a result."""
-        self._finished.append(result)
-        self._any_finished.set()
+    def finish(self, *results: Result) -> None:
+        """Notes results."""
+        self._finished.extend(results)
+        if results:
+            self._any_finished.set()
 
     def wait_for(self, pending: Sequence[_Pending], waiters: Sequence[Waiter]) -> None:
         """Expects the results of waiters, one for each architecture that waits."""
@@ -272,8 +287,11 @@ class _Progress:
     async def next_chunk(self) -> list[Result]:
         """Waits until something has finished and gives it out."""
         await self._any_finished.wait()
-        chunk = [self._finished.popleft() for _ in range(min(len(self._finished), _MAX_CHUNK))]
-        if not self._finished:
+        if len(self._finished) > _MAX_CHUNK:
+            chunk = [self._finished.popleft() for _ in range(_MAX_CHUNK)]
+        else:
+            chunk = list(self._finished)
+            self._finished.clear()
             self._any_finished.clear()
         self.unanswered -= len(chunk)
         return chunk
@@ -285,6 +303,15 @@ class _Progress:
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:
         self.finish(_settled(one, waiter))
+
+
+def _is_due(deadline: float | None) -> bool:
+    return deadline is not None and deadlines.is_due(deadline - time.monotonic())
+
+
+def _refuse_late(count: int) -> None:
+    if count:
+        raise RequestError(errors.deadline_exceeded())
 
 
 def _settled(one: _Pending, waiter: Waiter) -> Result:
@@ -309,9 +336,10 @@ def _not_admitted(index: int, status: status_pb2.Status) -> Result:
 def _evaluated(index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset()) -> Result:
     outcome = ArchitectureOutcome.OK
     for score in scores.values():
+        if score.outcome is Outcome.OK:
+            continue
         if score.outcome is Outcome.DEGENERATE:
             outcome = ArchitectureOutcome.DEGENERATE
             break
-        if score.outcome is Outcome.NON_FINITE:
-            outcome = ArchitectureOutcome.NON_FINITE
-    return Result(index, Evaluation(scores), outcome, stored)
+        outcome = ArchitectureOutcome.NON_FINITE
+    return Result(index, scores, outcome, stored)

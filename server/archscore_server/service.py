@@ -17,7 +17,6 @@ from archscore_server.admission import admit
 from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
-from archscore_server.engine import Evaluation
 from archscore_server.engine import proxies as registry
 from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
@@ -83,7 +82,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         fingerprint = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                if fingerprint is None and any(isinstance(result.answer, Evaluation) for result in chunk):
+                if fingerprint is None and not all(isinstance(result.answer, status_pb2.Status) for result in chunk):
                     fingerprint = await self._fingerprint(common)
                 yield _response(chunk, common, fingerprint)
 
@@ -141,8 +140,9 @@ def _response(
 ) -> scoring_pb2.ScoreArchitecturesResponse:
     """What finished together."""
     response = scoring_pb2.ScoreArchitecturesResponse()
+    add = response.results.add
     for result in chunk:
-        message = response.results.add(index=result.index)
+        message = add(index=result.index)
         if isinstance(result.answer, status_pb2.Status):
             message.error.CopyFrom(result.answer)
         else:

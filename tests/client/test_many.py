@@ -109,7 +109,7 @@ def test_chunks_are_cut_by_bytes():
 
 
 def test_chunks_are_of_one_space(monkeypatch):
-    monkeypatch.setattr(_many, "architecture_message", lambda pair, *_: scoring_pb2.Architecture(space=pair[0]))
+    monkeypatch.setattr(_many, "architecture_fields", lambda pair, *_: (pair[0], ""))
     plan = plan_for([("a", 1), ("a", 2), ("b", 3), ("a", 4)], max_in_flight=10)
     sizes = [chunk.size for chunk in iter(plan.next_chunk, None)]
     assert sizes == [2, 1, 1]

@@ -72,7 +72,7 @@ def test_an_encoding_that_cannot_be_sent():
     with pytest.raises(archscore.ArchitectureError, match="position 2"):
         _requests.architecture_message("ab\ud800", None)
     with pytest.raises(archscore.ArchitectureError) as caught:
-        _requests.architecture_message("ab\ud800", None, 7)
+        _requests.architecture_fields("ab\ud800", None, 7)
     assert str(caught.value) == "architectures[7].encoding: at position 2: expected Unicode text"
     assert caught.value.field_violations[0].field == "architectures[7].encoding"
 
