@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 #: What the extra `server` brings, by module.
@@ -20,6 +21,8 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    # gRPC has a log of its own on stderr, with a line for each handshake that fails: anybody could fill the disk.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from archscore_server.cli import main as command_line
 
     command_line(prog_name="archscore-server")

@@ -12,6 +12,11 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE_NAME
 from grpc_reflection.v1alpha import reflection
 
 from archscore.v1 import scoring_pb2_grpc
+from archscore_server.access import binding, tls
+from archscore_server.access.authentication import Authentication
+from archscore_server.access.errors import AccessError
+from archscore_server.access.tls import TlsFiles
+from archscore_server.access.token_watch import TokenWatch
 from archscore_server.config import Settings
 from archscore_server.datasets import Catalogue
 from archscore_server.engine import Datasets
@@ -45,6 +50,7 @@ class Server:
         metrics: what it counts.
         port: the port that gRPC listens on, from `start` on.
         metrics_port: the port of the Prometheus page, from `start` on.
+        health_port: the port that serves health alone, from `start` on; 0 if there is none.
     """
 
     def __init__(self, settings: Settings, make_pool: MakePool) -> None:
@@ -52,6 +58,7 @@ class Server:
         self.metrics = Metrics()
         self.port = 0
         self.metrics_port = 0
+        self.health_port = 0
         self._settings = settings
         self._health = Health([SERVICE_NAME])
         pool = make_pool(settings, self._workers_changed, self.metrics.worker_lost)
@@ -70,23 +77,35 @@ class Server:
             observer=self.metrics,
         )
         self._scoring = Scoring(self._scheduler, library, self.metrics, settings.limits, pool)
-        self._grpc = grpc.aio.server(interceptors=[CallInterceptor(self.metrics)], options=settings.grpc_options)
+        self._tokens = TokenWatch(settings.tokens, self.metrics.tokens_usable) if settings.tokens else None
+        self._grpc = self._grpc_server(Authentication(self._tokens, certificates=settings.tls_client_ca is not None))
         service = ScoringService(self._scoring, pool, self._catalogue, settings.limits)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._grpc)
         reflection.enable_server_reflection([SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], self._grpc)
+        # Probes of service managers speak neither TLS nor tokens.
+        self._health_grpc = self._grpc_server(Authentication(None, certificates=False))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._health_grpc)
         self._page: MetricsPage | None = None
 
     async def start(self) -> None:
         """Answers from the first moment on (health and lists at once), and returns when it scores.
 
         Raises:
-            StartError: a port cannot be opened, or the workers cannot start.
+            StartError: a port cannot be opened, or may not be without more protection; certificates or tokens cannot be
+                used; or the workers cannot start.
         """
         registry.names()  # imports what installed packages add: here, and not in the middle of the first request
+        try:
+            await asyncio.to_thread(self._check_binding)
+            credentials = self._open_access()
+        except AccessError as error:
+            raise StartError(str(error)) from error
         await self._health.start()
-        self._open_ports()
+        self._open_ports(credentials)
         await self._grpc.start()
+        if self.health_port:
+            await self._health_grpc.start()
         try:
             await asyncio.gather(self._store.open(), self._catalogue.scan(), self._scheduler.start())
         except PoolStartError as error:
@@ -112,19 +131,37 @@ class Server:
         await self._scheduler.stop()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._scoring.idle(), _LAST_WORDS)
-        await self._grpc.stop(_LAST_WORDS)
+        await asyncio.gather(self._grpc.stop(_LAST_WORDS), self._health_grpc.stop(_LAST_WORDS))
         await self._store.close()
         if self._page:
             await asyncio.to_thread(self._page.close)
 
-    def _open_ports(self) -> None:
+    def _grpc_server(self, authentication: Authentication) -> grpc.aio.Server:
+        interceptor = CallInterceptor(self.metrics, authentication, self._settings.write_timeout)
+        return grpc.aio.server(interceptors=[interceptor], options=self._settings.grpc_options)
+
+    def _check_binding(self) -> None:
         settings = self._settings
-        try:
-            self.port = self._grpc.add_insecure_port(address(settings.host, settings.port))
-        except RuntimeError as error:
-            raise StartError(
-                f"cannot listen on {address(settings.host, settings.port)}: is the port in use, or the host another's?"
-            ) from error
+        binding.check(
+            settings.host,
+            encrypted=settings.tls_certificate is not None,
+            authenticated=settings.tokens is not None or settings.tls_client_ca is not None,
+            insecure=settings.insecure,
+        )
+
+    def _open_access(self) -> grpc.ServerCredentials | None:
+        """Reads tokens and certificates; gives the credentials of the port, if it has TLS."""
+        settings = self._settings
+        if self._tokens:
+            self._tokens.start()
+        files = TlsFiles.of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        return tls.server_credentials(files) if files else None
+
+    def _open_ports(self, credentials: grpc.ServerCredentials | None) -> None:
+        settings = self._settings
+        self.port = _listen(self._grpc, settings.host, settings.port, credentials)
+        if settings.health_port is not None:
+            self.health_port = _listen(self._health_grpc, settings.host, settings.health_port, None)
         try:
             self._page = MetricsPage(self.metrics, settings.metrics_host, settings.metrics_port)
         except OSError as error:
@@ -135,6 +172,19 @@ class Server:
     def _workers_changed(self, ready: int, workers: int) -> None:
         self.metrics.workers_changed(ready, workers)
         self._health.workers_changed(ready)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    """Has a server listen and returns the port.
+
+    Raises:
+        StartError: it cannot.
+    """
+    where = address(host, port)
+    try:
+        return server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {where}: is the port in use, or the host another's?") from error
 
 
 def address(host: str, port: int) -> str:

@@ -15,6 +15,7 @@ from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
 from archscore_server.run import serve
 from archscore_server.store_cli import store
+from archscore_server.token_cli import token
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +59,7 @@ def _limit_options(command: F) -> F:
     return command
 
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _PORT = click.IntRange(0, 65_535)
 _COUNT = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0)
@@ -112,7 +114,7 @@ _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--store",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     show_default="in memory only",
     help="File in which scores are kept, made if it is not there.",
 )
@@ -133,6 +135,42 @@ _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
     type=_SECONDS,
     default=_DEFAULTS.grace,
     help="Seconds that work in progress may take after that, or after SIGINT. A second signal stops at once.",
+)
+@click.option(
+    "--write-timeout",
+    type=_POSITIVE_SECONDS,
+    default=_DEFAULTS.write_timeout,
+    help="Seconds after which a stream is ended whose client does not read.",
+)
+@click.option(
+    "--health-port",
+    type=_PORT,
+    show_default="none",
+    help="Port on which health alone is served, without TLS; 0 takes a free one.",
+)
+@click.option(
+    "--tls-certificate",
+    type=_FILE,
+    show_default="no TLS",
+    help="The server's certificate in PEM, with those of intermediate CAs.",
+)
+@click.option("--tls-key", type=_FILE, help="Its key in PEM, not encrypted.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    show_default="clients need none",
+    help="CAs in PEM, of one of which each client needs a certificate.",
+)
+@click.option(
+    "--tokens",
+    type=_FILE,
+    show_default="clients need none",
+    help="File of tokens of which each client needs one; see archscore-server token.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen elsewhere than on loopback without TLS, or without tokens or clients' certificates.",
 )
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Least level logged."
@@ -161,7 +199,8 @@ def main(context: click.Context, /, log_level: str, log_format: logs.Style, **op
     def announce(server: Server) -> None:
         listening = address(settings.host, server.port)
         metrics = address(settings.metrics_host, server.metrics_port)
-        click.echo(f"archscore-server listening on {listening} metrics on {metrics}")
+        health = f" health on {address(settings.host, server.health_port)}" if server.health_port else ""
+        click.echo(f"archscore-server listening on {listening} metrics on {metrics}{health}")
 
     try:
         asyncio.run(serve(settings, announce))
@@ -170,3 +209,4 @@ def main(context: click.Context, /, log_level: str, log_format: logs.Style, **op
 
 
 main.add_command(store)
+main.add_command(token)

@@ -78,6 +78,13 @@ class Settings:
         max_stored_scores: scores that are kept at most.
         lame_duck: seconds after SIGTERM in which requests are still taken, while health says NOT_SERVING.
         grace: seconds that work in flight may take after that.
+        write_timeout: seconds after which a stream is ended whose client does not read.
+        health_port: port on which health alone is served, without TLS, at `host`; 0 takes a free one, None none.
+        tls_certificate: the server's certificate, in PEM, and after it those of the CAs below its root.
+        tls_key: the key of the certificate, in PEM.
+        tls_client_ca: CAs in PEM of certificates that clients need; None if they need none.
+        tokens: file of the tokens of which clients need one; None if they need none.
+        insecure: whether to listen elsewhere than on loopback without TLS, or without tokens and clients' certificates.
         limits: what requests may ask for.
     """
 
@@ -97,6 +104,13 @@ class Settings:
     max_stored_scores: int = 10_000_000
     lame_duck: float = 3.0
     grace: float = 20.0
+    write_timeout: float = 60.0
+    health_port: int | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    insecure: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property

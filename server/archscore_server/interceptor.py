@@ -1,7 +1,8 @@
-"""What happens around every RPC, of any service: decoding, errors, counting, a request id for the log.
+"""What happens around every RPC, of any service: who calls, decoding, errors, counting, a request id for the log.
 
 gRPC answers bytes that it cannot decode with INTERNAL, and an exception with UNKNOWN and its text. Here requests come
-undecoded from gRPC, so that the first is INVALID_ARGUMENT, and the second is INTERNAL without the text.
+undecoded from gRPC, so that the first is INVALID_ARGUMENT, and the second is INTERNAL without the text. gRPC waits for
+ever for a client that does not read; here it does not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 
 from archscore_server import clients, deadlines, errors, logs
+from archscore_server.access.authentication import Authentication
+from archscore_server.access.refusals import Refusals
 from archscore_server.errors import RequestError
 from archscore_server.metrics import Metrics
 
@@ -32,9 +36,18 @@ Decoder = Callable[[bytes], Any]
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Stands between gRPC and all servicers."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Takes what RPCs are counted in."""
+    def __init__(self, metrics: Metrics, authentication: Authentication, write_timeout: float) -> None:
+        """Takes what it needs.
+
+        Args:
+            metrics: what RPCs are counted in.
+            authentication: says who calls, and whether they may.
+            write_timeout: seconds after which a client that does not read is given up.
+        """
         self._metrics = metrics
+        self._authentication = authentication
+        self._write_timeout = write_timeout
+        self._refusals = Refusals()
 
     async def intercept_service(
         self,
@@ -43,36 +56,69 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Replaces the handler of an RPC by one that does what this module promises around it."""
         handler = await continuation(handler_call_details)
+        method = handler_call_details.method.lstrip("/")
+        try:
+            token_owner = self._authentication.admit(method, handler_call_details.invocation_metadata or ())
+        except RequestError as refusal:
+            return self._refuse(method if handler else None, refusal)
         if handler is None:
             self._metrics.rpc_ended(None, grpc.StatusCode.UNIMPLEMENTED, 0.0)
             return None
-        method = handler_call_details.method.lstrip("/")
         behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         decode = _decode_stream if handler.request_streaming else _decode
 
         async def unary(received: Any, context: Context) -> Any:
-            async with self._call(method, context):
+            async with self._call(method, token_owner, context):
                 return await behaviour(decode(received, handler.request_deserializer), context)
 
         async def stream(received: Any, context: Context) -> None:
-            async with self._call(method, context):
+            async with self._call(method, token_owner, context):
                 request = decode(received, handler.request_deserializer)
                 if inspect.iscoroutinefunction(behaviour):
                     await behaviour(request, context)
                     return
                 async with aclosing(behaviour(request, context)) as responses:
+                    # Else gRPC sends them with the first response, and cannot abort while that is not read.
+                    await context.send_initial_metadata(())
                     async for response in responses:
-                        await context.write(response)
+                        await self._write(response, context)
 
         make = _HANDLERS[handler.request_streaming, handler.response_streaming]
         serializer = handler.response_serializer
         return make(stream if handler.response_streaming else unary, response_serializer=serializer)
 
+    def _refuse(self, method: str | None, refusal: RequestError) -> Any:
+        """A handler that ends an RPC before its request is read, whatever its type."""
+
+        async def refuse(_requests: object, context: Context) -> None:
+            self._refusals.refused(context.peer(), refusal.status.message)
+            answer = rpc_status.to_status(refusal.status)
+            self._metrics.rpc_ended(method, answer.code, 0.0)
+            await context.abort_with_status(answer)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    async def _write(self, response: Any, context: Context) -> None:
+        """Sends a response.
+
+        Raises:
+            RequestError: the client does not read.
+        """
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await context.write(response)
+        except TimeoutError:
+            message = f"the client has not read for {self._write_timeout:g} s, with responses waiting for it"
+            info = error_details_pb2.ErrorInfo(reason="CLIENT_NOT_READING", domain=errors.DOMAIN)
+            raise RequestError(errors.status(code_pb2.UNAVAILABLE, message, info)) from None
+
     @asynccontextmanager
-    async def _call(self, method: str, context: Context) -> AsyncIterator[None]:
+    async def _call(self, method: str, token_owner: str | None, context: Context) -> AsyncIterator[None]:
         """Surrounds the run of a handler: however it ends, the client gets a proper status and the RPC is counted."""
         request_id = secrets.token_hex(8)
-        logs.bind(request_id=request_id, client=clients.name(context))
+        caller = self._authentication.caller(token_owner, context)
+        clients.CALLER.set(caller)
+        logs.bind(request_id=request_id, client=caller.name)
         started = time.monotonic()
 
         def ended(code: grpc.StatusCode) -> None:
@@ -102,7 +148,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # Counted before the client hears of it: whoever sees the answer sees the count.
         answer = rpc_status.to_status(failure)
         ended(answer.code)
-        await context.abort(answer.code, answer.details, (*answer.trailing_metadata, *trailers))
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await context.abort(answer.code, answer.details, (*answer.trailing_metadata, *trailers))
+        except TimeoutError:
+            # The client does not read this either. gRPC has it from here on, until the connection ends; what is held
+            # for the request is let go now.
+            raise asyncio.CancelledError from None
 
 
 _HANDLERS: dict[tuple[bool, bool], Callable[..., Any]] = {

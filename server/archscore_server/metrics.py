@@ -1,7 +1,7 @@
 """What Prometheus sees. The front end owns the registry; workers send it numbers.
 
-Label values come from closed sets (spaces, outcomes, methods that exist, status codes), so that no client can make the
-number of time series grow.
+Label values come from closed sets (spaces, outcomes, methods that exist, status codes), or are names of authenticated
+callers, of which there are so many at most: no client can make the number of time series grow.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from archscore_server.clients import CALLER
 from archscore_server.pool import LossReason
 from archscore_server.scheduler import BatchReason, RetryReason
 
 _RPC_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+#: Callers that have a time series of their own.
+_MAX_CLIENTS = 1_000
 #: How often the page's thread looks whether it is to end; prometheus_client's own server takes half a second to.
 _POLL_SECONDS = 0.05
 
@@ -48,6 +51,13 @@ class Metrics:
         self._architectures = Counter(
             "archscore_architectures", "Architectures answered", ["space", "outcome"], registry=self.registry
         )
+        self._client_architectures = Counter(
+            "archscore_client_architectures",
+            "Architectures answered, by who asked",
+            ["client"],
+            registry=self.registry,
+        )
+        self._clients: set[str] = set()
         self._rpcs = Counter("archscore_rpcs", "RPCs ended", ["method", "code"], registry=self.registry)
         self._rpc_seconds = Histogram(
             "archscore_rpc_seconds", "Duration of RPCs", ["method"], buckets=_RPC_SECONDS, registry=self.registry
@@ -87,6 +97,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._tokens_stale = Gauge(
+            "archscore_tokens_stale",
+            "Whether the token file cannot be used and those of before are in force: 1, or 0",
+            registry=self.registry,
+        )
         self._store_scores = Counter(
             "archscore_store_scores",
             "Scores that the store was asked for, or was to keep, by what came of it",
@@ -102,14 +117,19 @@ class Metrics:
         )
 
     def architectures_ended(self, space: str, outcome: ArchitectureOutcome, count: int = 1) -> None:
-        """So many architectures of a search space got this outcome."""
+        """So many architectures of a search space, which the current RPC asked for, got this outcome."""
         self._architectures.labels(space, outcome.value).inc(count)
+        self._client_architectures.labels(self._client()).inc(count)
 
     def rpc_ended(self, method: str | None, code: grpc.StatusCode, seconds: float) -> None:
         """An RPC ended; the method is None where there is no such method."""
         label = method or "other"
         self._rpcs.labels(label, code.name).inc()
         self._rpc_seconds.labels(label).observe(seconds)
+
+    def tokens_usable(self, usable: bool) -> None:
+        """The token file was read, or could not be used."""
+        self._tokens_stale.set(not usable)
 
     def workers_changed(self, ready: int, workers: int) -> None:
         """So many workers, of so many, are ready now."""
@@ -175,6 +195,16 @@ class Metrics:
     def cancelled(self, count: int) -> None:
         """So many architectures were dropped: every waiter had left."""
         self._dropped.labels("cancelled").inc(count)
+
+    def _client(self) -> str:
+        """The label of who makes the current RPC."""
+        caller = CALLER.get()
+        if not caller.authenticated:
+            return "anonymous"
+        if caller.name not in self._clients and len(self._clients) >= _MAX_CLIENTS:
+            return "other"
+        self._clients.add(caller.name)
+        return caller.name
 
 
 class MetricsPage:

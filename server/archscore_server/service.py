@@ -12,8 +12,9 @@ from google.rpc import status_pb2
 from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from archscore_server import clients, errors, pagination, requests, responses
+from archscore_server import errors, pagination, requests, responses
 from archscore_server.admission import admit
+from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
 from archscore_server.engine import proxies as registry
@@ -53,7 +54,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [request.architecture.encoding]
         chunks = self._scoring.results(
-            common, encodings, lambda _: "architecture.encoding", clients.name(context), context.time_remaining()
+            common, encodings, lambda _: "architecture.encoding", CALLER.get().name, context.time_remaining()
         )
         async with aclosing(chunks):
             [result] = await anext(chunks)
@@ -75,7 +76,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             common,
             encodings,
             lambda index: f"architectures[{index}].encoding",
-            clients.name(context),
+            CALLER.get().name,
             context.time_remaining(),
         )
         fingerprint = None

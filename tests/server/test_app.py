@@ -166,6 +166,10 @@ async def test_ports_in_use(served):
             Settings(port=0, metrics_port=served.server.metrics_port),
             f"cannot serve metrics on 127.0.0.1:{served.server.metrics_port}",
         ),
+        (
+            Settings(port=0, metrics_port=0, health_port=served.server.port),
+            f"cannot listen on 127.0.0.1:{served.server.port}",
+        ),
         (Settings(port=0, metrics_port=0, metrics_host="no.such.host.invalid"), "cannot serve metrics on no.such"),
     ):
         server = Server(settings, lambda _, changed, lost: PuppetPool(changed))
@@ -173,6 +177,24 @@ async def test_ports_in_use(served):
             await server.start()
         await server.stop()
     assert await health_of(served.channel) == [SERVING] * 2
+
+
+async def test_nobody_listens_on_a_network_by_accident():
+    server = Server(Settings(host="", port=0, metrics_port=0), lambda _, changed, lost: PuppetPool(changed))
+    with pytest.raises(StartError, match="every address is not loopback, and the server has no encryption"):
+        await server.start()
+    assert server.port == 0
+    await server.stop()
+
+
+async def test_who_means_it_listens_on_a_network(caplog):
+    settings = Settings(host="0.0.0.0", port=0, metrics_port=0, insecure=True)
+    server = Server(settings, lambda _, changed, lost: PuppetPool(changed))
+    await server.start()
+    assert "0.0.0.0 is served without encryption" in caplog.text
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert await health_of(channel) == [SERVING] * 2
+    await server.stop()
 
 
 async def test_workers_that_cannot_start():

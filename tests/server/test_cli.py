@@ -1,6 +1,8 @@
 """The command line: settings, errors at start, and a real server with real workers that is started and stopped."""
 
+import contextlib
 import dataclasses
+import functools
 import re
 import signal
 import socket
@@ -12,16 +14,21 @@ import urllib.request
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import cli
 from archscore_server.config import Limits, Settings
+from support.certificates import Authority
 from support.process import descendants
 from support.serving import many, one
 
 COMMAND = [sys.executable, "-m", "archscore_server"]
-ANNOUNCEMENT = re.compile(r"archscore-server listening on (127\.0\.0\.1:\d+) metrics on (127\.0\.0\.1:\d+)\n")
+ANNOUNCEMENT = re.compile(
+    r"archscore-server listening on ((?:127\.0\.0\.1|localhost):\d+) metrics on (127\.0\.0\.1:\d+)"
+    r"(?: health on (localhost:\d+))?\n"
+)
 
 
 @pytest.fixture
@@ -72,6 +79,9 @@ def test_every_option_has_its_variable(settings_of):
         ["--workers", "0"],
         ["--device", "tpu"],
         ["--data-dir", "/no/such"],
+        ["--health-port", "70000"],
+        ["--write-timeout", "0"],
+        ["--tokens", "/"],
         ["--nothing"],
         ["nothing"],
     ],
@@ -98,28 +108,50 @@ def test_without_the_extra_it_says_what_to_install():
     )
 
 
-@pytest.mark.parametrize("option", ["--port", "--metrics-port"])
+def refused(*arguments):
+    """What a server says that cannot start."""
+    result = subprocess.run(
+        [*COMMAND, "--port", "0", "--metrics-port", "0", *arguments],
+        stdin=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--metrics-port", "--health-port"])
 def test_a_port_in_use_is_a_readable_error(option):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        result = subprocess.run(
-            [*COMMAND, "--port", "0", "--metrics-port", "0", option, port],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert f"127.0.0.1:{port}" in result.stderr
-    assert "Error: " in result.stderr
-    assert "Traceback" not in result.stderr
+        assert f"127.0.0.1:{port}" in refused(option, port)
 
 
-@pytest.fixture
-def process():
-    """A real server on free ports, with a small worker, and its address."""
-    arguments = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--workers", "1", "--threads", "1"]
+def test_elsewhere_than_on_loopback_it_says_what_is_missing():
+    said = refused("--host", "0.0.0.0")
+    assert "0.0.0.0 is not loopback" in said
+    for option in ("--tls-certificate", "--tokens", "--insecure"):
+        assert option in said
+
+
+def test_what_cannot_be_used_is_named(tmp_path):
+    missing, nonsense = tmp_path / "missing", tmp_path / "nonsense"
+    nonsense.write_text("nonsense\n")
+    assert f"{missing} cannot be read" in refused("--tokens", missing)
+    assert f"{nonsense} is no token file: line 1" in refused("--tokens", nonsense)
+    assert f"{nonsense} has no certificate" in refused("--tls-certificate", nonsense, "--tls-key", nonsense)
+    assert "both --tls-certificate and --tls-key" in refused("--tls-key", nonsense)
+
+
+@contextlib.contextmanager
+def started(*options):
+    """Starts a real server on free ports, with a small worker, and kills it in the end."""
+    arguments = ["--port", "0", "--metrics-port", "0", "--device", "cpu", "--workers", "1", "--threads", "1", *options]
     with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             yield server
@@ -128,11 +160,19 @@ def process():
             server.communicate()
 
 
+@pytest.fixture
+def process():
+    """A real server without further options."""
+    with started() as server:
+        yield server
+
+
 def announced(server):
+    """Where a server says that it listens: gRPC, metrics and health, which is None if it does not say."""
     line = server.stdout.readline()
     match = ANNOUNCEMENT.fullmatch(line)
     assert match, (line, server.stderr.read() if not line else "")
-    return match[1], match[2]
+    return match.groups()
 
 
 def ended(server, timeout):
@@ -150,7 +190,7 @@ def ended(server, timeout):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_until_a_signal_and_finishes_its_work(process, number):
-    address, metrics = announced(process)
+    address, metrics, _ = announced(process)
     config = scoring_pb2.EvaluationConfig(
         batch_size=16, nasbench201=scoring_pb2.NasBench201Config(channels=4, cells_per_stage=1)
     )
@@ -172,7 +212,7 @@ def test_serves_until_a_signal_and_finishes_its_work(process, number):
 
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait(process):
-    address, _ = announced(process)
+    address, *_ = announced(process)
     with grpc.insecure_channel(address) as channel:
         stub = scoring_pb2_grpc.ScoringServiceStub(channel)
         call = stub.ScoreArchitectures(many([f"index:{index}" for index in range(1_000)]), timeout=60)
@@ -196,3 +236,36 @@ def test_a_signal_before_it_is_ready(process):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     ended(process, timeout=20)
+
+
+@pytest.mark.slow
+def test_tokens_tls_and_health(tmp_path):
+    tokens = tmp_path / "tokens"
+    added = subprocess.run(
+        [*COMMAND, "token", "add", "alice", "--tokens", tokens], check=True, capture_output=True, text=True, timeout=60
+    )
+    token = added.stdout.strip()
+    authority = Authority(tmp_path)
+    files = authority.server_files(tmp_path)
+    options = ["--tokens", tokens, "--tls-certificate", files["tls_certificate"], "--tls-key", files["tls_key"]]
+    with started("--host", "localhost", "--health-port", "0", *options) as server:
+        address, _, health = announced(server)
+        with grpc.secure_channel(address, authority.channel_credentials()) as channel:
+            stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+            call = functools.partial(stub.GetServerInfo, scoring_pb2.GetServerInfoRequest(), timeout=60)
+            assert call(metadata=[("authorization", f"Bearer {token}")]).devices
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with grpc.insecure_channel(health) as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        for _ in range(20):
+            with socket.create_connection(address.split(":"), timeout=60) as plain:
+                plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                plain.recv(1)
+        server.send_signal(signal.SIGTERM)
+        said = ended(server, timeout=30)
+    assert "refused a call" in said
+    assert token not in said
+    assert "andshake" not in said

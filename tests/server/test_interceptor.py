@@ -1,5 +1,9 @@
 """What every RPC of every service gets: decoding errors, unexpected errors, counting."""
 
+import asyncio
+import functools
+import gc
+import inspect
 import logging
 
 import grpc
@@ -8,7 +12,17 @@ from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2
-from support.serving import TIMEOUT, details, eventually, many, one, reason, status_of, violations
+from support.serving import (
+    TIMEOUT,
+    details,
+    eventually,
+    many,
+    one,
+    reason,
+    serving,
+    status_of,
+    violations,
+)
 
 CELL = nasbench201.from_index(6111).format()
 SERVICE = "archscore.v1.ScoringService"
@@ -154,3 +168,51 @@ async def test_reflection_lists_and_describes_the_services(served):
         "grpc.reflection.v1alpha.ServerReflection",
     }
     assert scoring_pb2.DESCRIPTOR.serialized_pb in described.file_descriptor_response.file_descriptor_proto
+
+
+def handlers():
+    """The streams that are being answered."""
+    name = "CallInterceptor.intercept_service.<locals>.stream"
+    return [found for found in gc.get_objects() if inspect.iscoroutine(found) and found.__qualname__ == name]
+
+
+async def test_a_client_that_does_not_read_is_given_up(caplog):
+    options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+    open_channel = functools.partial(grpc.aio.insecure_channel, options=options)
+    async with serving(open_channel=open_channel, write_timeout=0.1) as served:
+        proxies = ["tcet", "ssnr", "naswot", "synflow", "zen"]
+        scored = f"{SERVICE}/ScoreArchitectures"
+        encodings = [f"index:{index}" for index in range(3_000)]
+        stuck = served.stub.ScoreArchitectures(many(encodings, proxies), timeout=TIMEOUT)
+        await stuck.read()
+        assert handlers()
+        await eventually(lambda: served.metric("archscore_rpcs_total", method=scored, code="UNAVAILABLE") == 1)
+        await eventually(lambda: served.server._scheduler.in_flight == 0)
+        assert served.metric("archscore_queued_architectures") == 0
+        await asyncio.wait_for(served.server._scoring.idle(), TIMEOUT)
+        outcomes = {
+            outcome: served.metric("archscore_architectures_total", space="nasbench201", outcome=outcome)
+            for outcome in ("ok", "degenerate", "cancelled")
+        }
+        assert sum(outcomes.values()) == 3_000
+        assert outcomes["cancelled"] > 0
+        # The handler and what it holds are gone too, though the client knows nothing yet.
+        await eventually(lambda: not handlers())
+        # Who reads after all is told why there is no more.
+        status = await status_of(stuck)
+        assert (status.code, reason(status)) == (code_pb2.UNAVAILABLE, "CLIENT_NOT_READING")
+        assert "has not read for 0.1 s" in status.message
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+        assert (await served.stub.ScoreArchitecture(one(CELL), timeout=TIMEOUT)).evaluation.scores
+
+
+async def test_a_client_that_reads_slowly_is_not():
+    async with serving(write_timeout=0.5) as served:
+        served.pool.gate.clear()
+        call = served.stub.ScoreArchitectures(many([CELL, "garbage"]), timeout=TIMEOUT)
+        await call.read()
+        # Nothing is written meanwhile: it is the server that takes its time.
+        await asyncio.sleep(0.7)
+        served.pool.gate.set()
+        assert len((await call.read()).results) == 1
+        assert await call.code() is grpc.StatusCode.OK

@@ -1,5 +1,6 @@
 """Counters after a scripted load, as Prometheus reads them."""
 
+import contextlib
 import urllib.request
 
 import pytest
@@ -7,10 +8,20 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2
+from archscore_server.clients import CALLER, Caller
+from archscore_server.metrics import ArchitectureOutcome, Metrics
 from support.serving import COMPUTE_SECONDS, TIMEOUT, eventually, many, one, results_of, status_of
 
 CELLS = [nasbench201.from_index(index).format() for index in (6111, 1462, 13714, 81, 1459)]
 DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+
+
+@contextlib.contextmanager
+def caller(who):
+    """Has somebody make the current RPC."""
+    token = CALLER.set(who)
+    yield
+    CALLER.reset(token)
 
 
 def scrape(served):
@@ -98,3 +109,33 @@ async def test_queue_depth_is_seen(served):
     served.pool.gate.set()
     assert len(await results_of(call)) == 200
     assert scrape(served)[("archscore_queued_architectures",)] == 0
+
+
+def test_callers_have_a_time_series_each_up_to_a_number(monkeypatch):
+    monkeypatch.setattr("archscore_server.metrics._MAX_CLIENTS", 3)
+    metrics = Metrics()
+
+    def ask(name, authenticated=True):
+        with caller(Caller(name, authenticated)):
+            metrics.architectures_ended("nasbench201", ArchitectureOutcome.OK, 2)
+
+    for number in (1, 2, 1, 3, 4, 5, 3):
+        ask(f"token:{number}")
+    for number in range(10):
+        ask(f"id:{number}", authenticated=False)
+    counts = {
+        sample.labels["client"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "archscore_client_architectures_total"
+    }
+    assert counts == {"token:1": 4, "token:2": 2, "token:3": 4, "other": 4, "anonymous": 20}
+
+
+def test_a_token_file_that_cannot_be_used_is_told():
+    metrics = Metrics()
+    assert metrics.registry.get_sample_value("archscore_tokens_stale") == 0
+    metrics.tokens_usable(False)
+    assert metrics.registry.get_sample_value("archscore_tokens_stale") == 1
+    metrics.tokens_usable(True)
+    assert metrics.registry.get_sample_value("archscore_tokens_stale") == 0

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -101,24 +100,29 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *, warm: bool = True, limits: Limits | None = None, data_dir: Path | None = None, store: Path | None = None
+    *,
+    warm: bool = True,
+    limits: Limits | None = None,
+    open_channel: Callable[[str], grpc.aio.Channel] = grpc.aio.insecure_channel,
+    **options: object,
 ) -> AsyncIterator[Serving]:
+    """Runs a server. `open_channel` makes the channel to its address; options are those of Settings."""
     pools: list[PuppetPool] = []
 
     def make_pool(settings: Settings, on_workers_changed: Callable[[int, int], None], _: object) -> PuppetPool:
         pools.append(PuppetPool(on_workers_changed))
         return pools[0]
 
-    settings = Settings(
-        port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), data_dir=data_dir, store=store
-    )
+    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), **options)
     server = Server(settings, make_pool)
     if not warm:
         pools[0].warm.clear()
     start = asyncio.create_task(server.start())
     try:
         await asyncio.wait({start}, timeout=None if warm else 0.05)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        if start.done():
+            await start
+        async with open_channel(f"127.0.0.1:{server.port}") as channel:
             yield Serving(server, pools[0], channel, start)
     finally:
         pools[0].warm.set()

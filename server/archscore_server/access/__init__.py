@@ -1,0 +1,1 @@
+"""Who may call: tokens, TLS, and where the server may listen without them."""
