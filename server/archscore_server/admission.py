@@ -5,9 +5,6 @@ All of it follows from the encoding, in milliseconds: no layer is listed and no 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
-
 from google.rpc import status_pb2
 
 from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
@@ -19,12 +16,6 @@ from archscore_server.pool import PoolInfo
 
 #: More characters than any token of any grammar has.
 _LONGEST_TOKEN = 64
-
-#: Encodings of a config that are kept with their architectures, and the configs and lengths for which they are: some
-#: tens of megabytes at most, and more than there are cells in NAS-Bench-201.
-_MAX_KEPT = 16_384
-_MAX_KEPT_CONFIGS = 4
-_MAX_KEPT_LENGTH = 512
 
 
 def admit(
@@ -79,41 +70,3 @@ def max_bytes(limits: Limits, pool: PoolInfo) -> int:
     if limits.max_bytes is not None:
         return limits.max_bytes
     return min(int(USABLE_MEMORY * device.memory_bytes) // device.workers for device in pool.devices)
-
-
-class Admitted:
-    """Connected architectures that were let in lately, by encoding: searches ask for the same ones again and again."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self._encodings: OrderedDict[Hashable, Encodings] = OrderedDict()
-
-    def under(self, space: SearchSpace, config: EvaluationConfig) -> Encodings:
-        """Those that were let in under a config."""
-        # All of a config that admission depends on.
-        key = (space.name, config.network, config.resolution, config.num_classes)
-        found = self._encodings.get(key)
-        if found is None:
-            found = self._encodings[key] = Encodings()
-            if len(self._encodings) > _MAX_KEPT_CONFIGS:
-                self._encodings.popitem(last=False)
-        else:
-            self._encodings.move_to_end(key)
-        return found
-
-
-class Encodings:
-    """Architectures by encoding: a bounded number, those that came first go first."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self._architectures: dict[str, Architecture] = {}
-        self.get = self._architectures.get
-
-    def add(self, encoding: str, architecture: Architecture) -> None:
-        """Keeps an architecture, unless its encoding is a long one."""
-        if len(encoding) > _MAX_KEPT_LENGTH:
-            return
-        self._architectures[encoding] = architecture
-        if len(self._architectures) > _MAX_KEPT:
-            del self._architectures[next(iter(self._architectures))]

@@ -123,6 +123,9 @@ def _common_space(
     if not 1 <= len(architectures) <= most:
         description = f"must be from 1 to {most} architectures ({limit}), are {len(architectures)}"
         violations.add("architectures", description)
+    names = {architecture.space for architecture in architectures}
+    if len(names) == 1 and names <= SPACES.keys():
+        return SPACES[names.pop()]
     common: SearchSpace | None = None
     for index, architecture in enumerate(architectures[:most]):
         if violations.full:

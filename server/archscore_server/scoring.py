@@ -15,7 +15,8 @@ from google.rpc import code_pb2, status_pb2
 
 from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
-from archscore_server.admission import Admitted, admit
+from archscore_server.admission import admit
+from archscore_server.answers import Answer
 from archscore_server.budget import Budget
 from archscore_server.config import Limits
 from archscore_server.engine import ArchitectureTooLargeError, Outcome, Score, evaluate_without_device
@@ -26,6 +27,7 @@ from archscore_server.in_flight import ClientFullError, InFlight, Share
 from archscore_server.library import Library
 from archscore_server.metrics import ArchitectureOutcome, Metrics
 from archscore_server.pool import Pool
+from archscore_server.recent import ByEncoding, Recent
 from archscore_server.requests import ScoringRequest
 from archscore_server.scheduler import (
     ArchitectureFailedError,
@@ -51,15 +53,17 @@ class Result:
 
     Attributes:
         index: its position in the request.
-        answer: its scores by proxy, or why it has none.
+        answer: its scores by proxy, the same as a serialized message, or why it has none.
         outcome: how it is counted.
         stored: the proxies whose scores came from the store.
+        lasting: whether all scores came from there that can, so that the next one who asks gets the same answer.
     """
 
     index: int
-    answer: Mapping[str, Score] | status_pb2.Status
+    answer: Mapping[str, Score] | bytes | status_pb2.Status
     outcome: ArchitectureOutcome
     stored: Set[str] = frozenset()
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Scoring:
         """Refuses requests until `open` is called."""
         self._scheduler = scheduler
         self._library = library
-        self._admitted = Admitted()
+        self._admitted: Recent[Architecture] = Recent()
         self._metrics = metrics
         self._limits = limits
         self._state = _State.STARTING
@@ -141,6 +145,7 @@ class Scoring:
         field_of: Callable[[int], str],
         client: str,
         remaining: float | None,
+        answers: ByEncoding[Answer],
     ) -> AsyncGenerator[list[Result], None]:
         """Scores architectures and gives out results as they finish, each once.
 
@@ -152,6 +157,7 @@ class Scoring:
             field_of: path of the field that holds the i-th encoding, for errors.
             client: who asks; clients take turns.
             remaining: seconds until nobody waits any longer.
+            answers: those that are known already, out of the store.
 
         Raises:
             RequestError: the queue is full, the client has as much in flight as it may, the server stops, or the
@@ -164,7 +170,8 @@ class Scoring:
         share = self._in_flight.of(client)
         try:
             self._take(share, len(encodings))
-            candidates = await self._read(progress, request, encodings, field_of)
+            left = self._repeat(progress, request, encodings, answers)
+            candidates = await self._read(progress, request, left, field_of)
             pending = await self._look_up(progress, request, candidates)
             progress.wait_for(pending, self._submit(pending, request, client, deadline))
             while progress.unanswered:
@@ -203,18 +210,37 @@ class Scoring:
             retry_after = self._scheduler.seconds_for(error.excess)
             raise errors.client_full(retry_after, self._limits.max_in_flight_per_client) from error
 
+    def _repeat(
+        self, progress: _Progress, request: ScoringRequest, encodings: Sequence[str], answers: ByEncoding[Answer]
+    ) -> list[tuple[int, str]]:
+        """Gives the answers that are known; returns the other encodings with their positions."""
+        results = []
+        left = []
+        for index, encoding in enumerate(encodings):
+            answer = answers.get(encoding)
+            if answer is None:
+                left.append((index, encoding))
+            else:
+                results.append(Result(index, answer.evaluation, answer.outcome))
+        if results:
+            progress.finish(*results)
+            self._metrics.store_hits(len(results) * len(_of_device(request)))
+        return left
+
     async def _read(
         self,
         progress: _Progress,
         request: ScoringRequest,
-        encodings: Sequence[str],
+        encodings: Sequence[tuple[int, str]],
         field_of: Callable[[int], str],
     ) -> dict[int, Architecture]:
         """Reads encodings; answers those that are not let in or need no device, and returns the rest by position."""
-        admitted = self._admitted.under(request.space, request.config)
+        config = request.config
+        # All that admission depends on.
+        admitted = self._admitted.under((request.space.name, config.network, config.resolution, config.num_classes))
         candidates: dict[int, Architecture] = {}
         read = 0
-        for index, encoding in enumerate(encodings):
+        for index, encoding in encodings:
             known = admitted.get(encoding)
             if known is not None:
                 candidates[index] = known
@@ -240,14 +266,14 @@ class Scoring:
         if not candidates:
             return []
         static = [name for name in request.proxies if registry.get(name).static]
-        wanted = tuple(sorted(name for name in request.proxies if name not in static))
+        wanted = tuple(sorted(_of_device(request)))
         found = await self._library.get(request.config, list(candidates.values()), wanted)
         pending = []
         complete = []
         for (index, architecture), stored in zip(candidates.items(), found, strict=True):
             known = {**static_scores(architecture, static, request.config), **stored} if static else stored
             if len(stored) == len(wanted):
-                complete.append(_evaluated(index, known, stored.keys()))
+                complete.append(_evaluated(index, known, stored.keys(), lasting=True))
                 continue
             missing = tuple(name for name in wanted if name not in stored) if stored else wanted
             pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
@@ -349,7 +375,14 @@ def _not_admitted(index: int, status: status_pb2.Status) -> Result:
     return Result(index, status, ArchitectureOutcome.TOO_LARGE if too_large else ArchitectureOutcome.INVALID)
 
 
-def _evaluated(index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset()) -> Result:
+def _of_device(request: ScoringRequest) -> list[str]:
+    """The proxies whose scores need a device, and are kept in the store."""
+    return [name for name in request.proxies if not registry.get(name).static]
+
+
+def _evaluated(
+    index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset(), *, lasting: bool = False
+) -> Result:
     outcome = ArchitectureOutcome.OK
     for score in scores.values():
         if score.outcome is Outcome.OK:
@@ -358,4 +391,4 @@ def _evaluated(index: int, scores: Mapping[str, Score], stored: Set[str] = froze
             outcome = ArchitectureOutcome.DEGENERATE
             break
         outcome = ArchitectureOutcome.NON_FINITE
-    return Result(index, scores, outcome, stored)
+    return Result(index, scores, outcome, stored, lasting)

@@ -14,6 +14,7 @@ from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import errors, pagination, requests, responses
 from archscore_server.admission import admit
+from archscore_server.answers import Answer, Answers
 from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
@@ -21,6 +22,7 @@ from archscore_server.engine import proxies as registry
 from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
 from archscore_server.pool import Pool
+from archscore_server.recent import ByEncoding
 from archscore_server.requests import ScoringRequest
 from archscore_server.scoring import Result, Scoring
 
@@ -45,6 +47,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._pool = pool
         self._catalogue = catalogue
         self._limits = limits
+        self._answers = Answers()
 
     async def ScoreArchitecture(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.ScoreArchitectureRequest, context: Context
@@ -53,16 +56,17 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._scoring.check_open()
         common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [request.architecture.encoding]
+        answers = self._answers.to(common)
         chunks = self._scoring.results(
-            common, encodings, lambda _: "architecture.encoding", CALLER.get().name, context.time_remaining()
+            common, encodings, lambda _: "architecture.encoding", CALLER.get().name, context.time_remaining(), answers
         )
         async with aclosing(chunks):
             [result] = await anext(chunks)
         if isinstance(result.answer, status_pb2.Status):
             raise RequestError(result.answer)
-        fingerprint = await self._fingerprint(common)
         response = scoring_pb2.ScoreArchitectureResponse()
-        responses.write_evaluation(response.evaluation, result.answer, common.proxies, fingerprint, result.stored)
+        fingerprint = await self._fingerprint(common) if _needs_fingerprint(result) else None
+        self._write(response.evaluation, result, common, fingerprint, encodings, answers)
         return response
 
     async def ScoreArchitectures(  # noqa: N802 -- the contract's name
@@ -72,19 +76,29 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._scoring.check_open()
         common = requests.scoring_request(request, self._limits, self._catalogue)
         encodings = [architecture.encoding for architecture in request.architectures]
+        answers = self._answers.to(common)
         chunks = self._scoring.results(
             common,
             encodings,
             lambda index: f"architectures[{index}].encoding",
             CALLER.get().name,
             context.time_remaining(),
+            answers,
         )
         fingerprint = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                if fingerprint is None and not all(isinstance(result.answer, status_pb2.Status) for result in chunk):
+                if fingerprint is None and any(map(_needs_fingerprint, chunk)):
                     fingerprint = await self._fingerprint(common)
-                yield _response(chunk, common, fingerprint)
+                response = scoring_pb2.ScoreArchitecturesResponse()
+                add = response.results.add
+                for result in chunk:
+                    message = add(index=result.index)
+                    if isinstance(result.answer, status_pb2.Status):
+                        message.error.CopyFrom(result.answer)
+                    else:
+                        self._write(message.evaluation, result, common, fingerprint, encodings, answers)
+                yield response
 
     async def DescribeArchitecture(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.DescribeArchitectureRequest, _context: Context
@@ -123,6 +137,23 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._scoring.check_started()
         return responses.server_info_message(self._pool.info, self._catalogue.infos, self._limits, __version__)
 
+    def _write(
+        self,
+        message: scoring_pb2.Evaluation,
+        result: Result,
+        request: ScoringRequest,
+        fingerprint: scoring_pb2.Fingerprint | None,
+        encodings: Sequence[str],
+        answers: ByEncoding[Answer],
+    ) -> None:
+        """Writes a result that has scores; keeps what was written if it will be the answer again."""
+        if isinstance(result.answer, bytes):
+            message.MergeFromString(result.answer)
+            return
+        responses.write_evaluation(message, result.answer, request.proxies, fingerprint, result.stored)
+        if result.lasting:
+            self._answers.keep(answers, encodings[result.index], message, result.outcome)
+
     async def _fingerprint(self, request: ScoringRequest) -> scoring_pb2.Fingerprint:
         """What the scores of a request depend on."""
         return scoring_pb2.Fingerprint(
@@ -135,19 +166,8 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         )
 
 
-def _response(
-    chunk: Sequence[Result], request: ScoringRequest, fingerprint: scoring_pb2.Fingerprint | None
-) -> scoring_pb2.ScoreArchitecturesResponse:
-    """What finished together."""
-    response = scoring_pb2.ScoreArchitecturesResponse()
-    add = response.results.add
-    for result in chunk:
-        message = add(index=result.index)
-        if isinstance(result.answer, status_pb2.Status):
-            message.error.CopyFrom(result.answer)
-        else:
-            responses.write_evaluation(message.evaluation, result.answer, request.proxies, fingerprint, result.stored)
-    return response
+def _needs_fingerprint(result: Result) -> bool:
+    return not isinstance(result.answer, status_pb2.Status | bytes)
 
 
 def _page(
