@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 
 #: Differs when a file has changed, in content or permissions; None where there is no file to be seen.
-Version = tuple[int, int, int, int] | None
+Version = tuple[int, int, int, int, int] | None
 
 
 class Watch:
@@ -59,8 +59,7 @@ def version(path: Path) -> Version:
         found = os.stat(path)  # noqa: PTH116 -- on every call, and twice as fast
     except OSError:
         return None
-    # A change of mode shows in the time of the last change of status alone.
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+    return found.st_ino, found.st_mode, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def warn_if_others_can_read(path: Path) -> None:
