@@ -29,6 +29,9 @@ from archscore_server.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
 
+#: Bytes of a first response up to which its stream's window has room for it, whether or not the client reads.
+_SMALL = 32_768
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Decoder = Callable[[bytes], Any]
 
@@ -78,10 +81,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     await behaviour(request, context)
                     return
                 async with aclosing(behaviour(request, context)) as responses:
-                    # Else gRPC sends them with the first response, and cannot abort while that is not read.
-                    await context.send_initial_metadata(())
+                    begun = False
                     async for response in responses:
-                        await self._write(response, context)
+                        if not begun and response.ByteSize() > _SMALL:
+                            # Else gRPC sends them with the response, and cannot abort while that is not read.
+                            await context.send_initial_metadata(())
+                            begun = True
+                        await self._write(response, context, abortable=begun)
+                        begun = True
 
         make = _HANDLERS[handler.request_streaming, handler.response_streaming]
         serializer = handler.response_serializer
@@ -98,16 +105,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    async def _write(self, response: Any, context: Context) -> None:
+    async def _write(self, response: Any, context: Context, *, abortable: bool) -> None:
         """Sends a response.
+
+        Args:
+            response: a message.
+            context: of its call.
+            abortable: whether the call can still be aborted when this is not read.
 
         Raises:
             RequestError: the client does not read.
+            asyncio.CancelledError: the same, where nobody can be told.
         """
         try:
             async with asyncio.timeout(self._write_timeout):
                 await context.write(response)
         except TimeoutError:
+            if not abortable:
+                raise asyncio.CancelledError from None
             message = f"the client has not read for {self._write_timeout:g} s, with responses waiting for it"
             info = error_details_pb2.ErrorInfo(reason="CLIENT_NOT_READING", domain=errors.DOMAIN)
             raise RequestError(errors.status(code_pb2.UNAVAILABLE, message, info)) from None

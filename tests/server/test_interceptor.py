@@ -176,10 +176,30 @@ def handlers():
     return [found for found in gc.get_objects() if inspect.iscoroutine(found) and found.__qualname__ == name]
 
 
+def deaf_channel(window):
+    """Opens channels that take in no more than so many bytes of what is not read."""
+    options = [
+        ("grpc.http2.lookahead_bytes", window),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    return functools.partial(grpc.aio.insecure_channel, options=options)
+
+
+async def test_a_client_that_takes_nothing_in_is_given_up():
+    async with serving(open_channel=deaf_channel(1), write_timeout=0.1) as served:
+        scored = f"{SERVICE}/ScoreArchitectures"
+        # The first response is small, but not as small as this client's window.
+        stuck = served.stub.ScoreArchitectures(many([f"index:{index}" for index in range(500)]), timeout=TIMEOUT)
+        await eventually(lambda: served.metric("archscore_rpcs_total", method=scored, code="CANCELLED") == 1)
+        await asyncio.wait_for(served.server._scoring.idle(), TIMEOUT)
+        await eventually(lambda: served.server._scheduler.in_flight == 0 and not handlers())
+        stuck.cancel()
+        assert (await served.stub.ScoreArchitecture(one(CELL), timeout=TIMEOUT)).evaluation.scores
+
+
 async def test_a_client_that_does_not_read_is_given_up(caplog):
-    options = [("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
-    open_channel = functools.partial(grpc.aio.insecure_channel, options=options)
-    async with serving(open_channel=open_channel, write_timeout=0.1) as served:
+    async with serving(open_channel=deaf_channel(65_535), write_timeout=0.3) as served:
         proxies = ["tcet", "ssnr", "naswot", "synflow", "zen"]
         scored = f"{SERVICE}/ScoreArchitectures"
         encodings = [f"index:{index}" for index in range(3_000)]
@@ -201,7 +221,7 @@ async def test_a_client_that_does_not_read_is_given_up(caplog):
         # Who reads after all is told why there is no more.
         status = await status_of(stuck)
         assert (status.code, reason(status)) == (code_pb2.UNAVAILABLE, "CLIENT_NOT_READING")
-        assert "has not read for 0.1 s" in status.message
+        assert "has not read for 0.3 s" in status.message
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
         assert (await served.stub.ScoreArchitecture(one(CELL), timeout=TIMEOUT)).evaluation.scores
 
