@@ -9,7 +9,7 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test chaos check format proto docs bench clean
+.PHONY: help install demo serve test chaos check audit format proto docs bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ install: .venv/installed ## make .venv with everything that development needs
 .venv-floor/installed: Makefile
 	$(PYTHON) -m venv .venv-floor
 	.venv-floor/bin/python $(PIP_INSTALL) $(FLOOR)
+	@touch $@
+
+.venv-audit/installed:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python $(PIP_INSTALL) pip-audit
 	@touch $@
 
 .venv-proto/installed: proto/requirements.txt
@@ -56,6 +61,9 @@ check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, ge
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_docs.py --check
 
+audit: .venv-audit/installed ## ask pip-audit about every pinned dependency
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 format: .venv/installed ## put code into the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -71,4 +79,4 @@ bench: .venv/installed ## compare with the reference toolkit and a plain loop (1
 	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)
 
 clean: ## remove what the other verbs made
-	rm -rf .venv .venv-floor .venv-proto .cache
+	rm -rf .venv .venv-audit .venv-floor .venv-proto .cache
