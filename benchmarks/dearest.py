@@ -1,6 +1,6 @@
 """The dearest networks that the limits let in: what they take in memory and time, against what is predicted.
 
-    python benchmarks/dearest.py --scale 0.01 --check --json docs/benchmarks/dearest-cpu.json
+    python benchmarks/dearest.py --scale 0.08 --steps 30 --check --json docs/benchmarks/dearest-cpu.json
 
 Looks for the genomes and the cells of most work and of most memory that a server with the default limits admits, for
 `tcet` in the default config: every kind of block in many widths, each as deep as the limits allow, and from the best of
