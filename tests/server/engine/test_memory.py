@@ -49,6 +49,10 @@ ARCHITECTURES: dict[str, tuple[Architecture, NetworkConfig]] = {
         ),
         LINKS,
     ),
+    "strided 1x1": (
+        zennas.parse("SuperConvK1BNRELU(3,2048,2,1)SuperConvK1BNRELU(2048,8,1,1)SuperConvK1BNRELU(8,2048,8,1)"),
+        LINKS,
+    ),
     "weights": (
         zennas.parse("SuperConvK3BNRELU(3,64,4,1)SuperResK3K3(64,256,2,256,2)SuperConvK1BNRELU(256,1024,1,1)"),
         LINKS,

@@ -9,6 +9,7 @@ from archscore.spaces import Architecture, Layer, nasbench201, zennas
 from archscore.spaces.nasbench201 import EDGES, Cell
 from archscore.spaces.zennas import Genome
 from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.convolutions import overruns
 from archscore_server.engine.memory._tape import Tape, Value
 
 _KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -76,7 +77,12 @@ class Walk:
         weight = self.weight(layer.weight_shape, len(layers) * layer.weights)
         factor = self.tape.new(weight.size) if self._scales else None
         size = self._images * len(layers) * layer.out_channels * layer.resolution**2
-        y = self.tape.operation("conv", (x, weight), size, saves=(x,))
+        if overruns(layer.in_channels // layer.groups, layer.kernel, layer.stride):
+            padded = self.tape.operation("map", (weight,), 4 * weight.size)
+            y = self.tape.operation("conv", (x, padded), size, saves=(x, padded))
+            self.tape.drop(padded)
+        else:
+            y = self.tape.operation("conv", (x, weight), size, saves=(x,))
         self._layer(y, len(layers))
         if factor:
             self.tape.drop(factor)

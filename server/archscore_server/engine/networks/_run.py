@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archscore_server.engine.convolutions import overruns
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
 
 #: What torch's BatchNorm moves its running statistics by.
@@ -45,6 +46,8 @@ class Run:
         weight = self._weights.of(call).flatten(0, 1)
         if factor != 1:
             weight = weight * factor
+        if overruns(weight.shape[1], weight.shape[2], stride):
+            weight = F.pad(weight, (0, 1, 0, 1))  # the kernel grows to 2x2, and the zeros add nothing
         y = F.conv2d(x, weight, stride=stride, padding=padding, groups=groups)
         self._observer.layer(call, y)
         return y
