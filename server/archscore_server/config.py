@@ -17,6 +17,8 @@ _KEEPALIVE_TIME_MS = 60_000
 _KEEPALIVE_TIMEOUT_MS = 20_000
 #: Clients may ping this often, also between calls. More often closes the connection (ENHANCE_YOUR_CALM).
 _MIN_PING_INTERVAL_MS = 10_000
+#: RPCs of one connection at a time; a client's further ones wait until there is room.
+_MAX_CONCURRENT_STREAMS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,11 @@ class Settings:
             ("grpc.max_send_message_length", self.limits.max_message_bytes),
             # A second server on the same port is an error, not a silent share of its connections.
             ("grpc.so_reuseport", 0),
+            # Requests that are taken back at once pile up in front of the service, and from 1,000 on gRPC cancels some,
+            # whose ever they are: a bound on each connection keeps them with who sends them.
+            ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
+            # Only what is not compressed: in old versions of gRPC a megabyte expands to gigabytes before it is refused.
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             # No max_connection_age_grace: a stream may take as long as its work does.
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_MS),

@@ -49,9 +49,13 @@ _PATIENCE: Final = 60.0
 
 _DESCRIBE: Final = f"{SERVICE}/DescribeArchitecture"
 _LIST: Final = f"{SERVICE}/ListProxies"
-_RIGHT: Final = scoring_pb2.DescribeArchitectureRequest(
-    architecture=scoring_pb2.Architecture(space="nasbench201", encoding="index:6111")
-).SerializeToString()
+
+#: What every server lets in.
+CELL: Final = scoring_pb2.Architecture(space="nasbench201", encoding="index:6111")
+SMALL: Final = scoring_pb2.EvaluationConfig(
+    batch_size=2, resolution=8, nasbench201=scoring_pb2.NasBench201Config(channels=1, cells_per_stage=1)
+)
+_RIGHT: Final = scoring_pb2.DescribeArchitectureRequest(architecture=CELL, config=SMALL).SerializeToString()
 
 #: Frames of a flood.
 _FLOODS: Final = (100, 2_000, 20_000)
@@ -72,8 +76,12 @@ class Attack:
     answered: str | None = None
 
 
-#: Statuses of gRPC's own that any broken request may get.
+#: Statuses that any request may get.
 _PLAIN: Final = frozenset({"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "CANCELLED", "DEADLINE_EXCEEDED"})
+
+#: Statuses of gRPC itself, without details, for what breaks the rules of HTTP/2 or of gRPC so that no service sees it:
+#: the connection ends, or the specification wants INTERNAL.
+_BROKEN: Final = ("UNAVAILABLE", "INTERNAL")
 
 ATTACKS: Final[dict[str, Attack]] = {}
 
@@ -127,7 +135,7 @@ async def _slowness(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_PATIENCE)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _random_frames(peer: Connection, rng: random.Random) -> None:
     await peer.open()
     for _ in range(rng.randint(1, 30)):
@@ -138,7 +146,7 @@ async def _random_frames(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _malformed_frames(peer: Connection, rng: random.Random) -> None:
     """One frame that breaks one rule, in the middle of a request."""
     await peer.open()
@@ -204,7 +212,7 @@ async def _goaway_first(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _continuations(peer: Connection, rng: random.Random) -> None:
     """Headers that do not end."""
     await peer.open()
@@ -216,7 +224,7 @@ async def _continuations(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _header_compression(peer: Connection, rng: random.Random) -> None:
     """A little that stands for much, and what stands for nothing."""
     await peer.open()
@@ -245,7 +253,7 @@ async def _header_compression(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _floods(peer: Connection, rng: random.Random) -> None:
     """Thousands of small frames that each want an answer, or at least a thought; mostly by one who does not read."""
     if rng.random() < 0.5:
@@ -272,7 +280,7 @@ async def _floods(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack()
+@_attack(*_BROKEN)
 async def _rapid_reset(peer: Connection, rng: random.Random) -> None:
     """Requests that are taken back at once."""
     await peer.open()
@@ -293,7 +301,7 @@ async def _lies_about_length(peer: Connection, rng: random.Random) -> None:
     await peer.answers(patience=_SOON)
 
 
-@_attack("INTERNAL", "UNIMPLEMENTED")
+@_attack(*_BROKEN, "UNIMPLEMENTED")
 async def _compression(peer: Connection, rng: random.Random) -> None:
     """INTERNAL is what gRPC's specification wants where a message is marked as compressed and says not how."""
     await peer.open()
@@ -336,7 +344,7 @@ async def _interleaved(peer: Connection, rng: random.Random) -> None:
     await peer.answers(len(whole) - len(unfinished), patience=_PATIENCE)
 
 
-@_attack("UNIMPLEMENTED")
+@_attack(*_BROKEN, "UNIMPLEMENTED")
 async def _headers(peer: Connection, rng: random.Random) -> None:
     """Headers that break the rules of HTTP/2 or of gRPC."""
     await peer.open()

@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from fuzz.attacks import ATTACKS
+from fuzz.attacks import ATTACKS, CELL, SMALL
 from fuzz.http2 import Connection
 from fuzz.tally import Tally
 
@@ -109,24 +109,21 @@ async def _ask_properly(address: str, tally: Tally) -> None:
                 await _ask(steady)
                 async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as fresh:
                     await _ask(fresh)
-            except (grpc.aio.AioRpcError, AssertionError) as error:
-                tally.violation(f"one who asked properly was told: {error!r}")
+            except grpc.aio.AioRpcError as error:
+                tally.violation(f"one who asked properly was told {error.code().name}: {error.details()}")
+            except AssertionError as error:
+                tally.violation(f"one who asked properly was told: {error}")
             calls += 6
             tally.notes["proper calls"] = calls
 
 
 async def _ask(channel: grpc.aio.Channel) -> None:
     """Three right calls."""
-    cell = scoring_pb2.Architecture(space="nasbench201", encoding="index:6111")
-    config = scoring_pb2.EvaluationConfig(
-        batch_size=2, resolution=8, nasbench201=scoring_pb2.NasBench201Config(channels=1, cells_per_stage=1)
-    )
     service = scoring_pb2_grpc.ScoringServiceStub(channel)
-    described = await service.DescribeArchitecture(
-        scoring_pb2.DescribeArchitectureRequest(architecture=cell), timeout=_PATIENCE
-    )
+    asked = scoring_pb2.DescribeArchitectureRequest(architecture=CELL, config=SMALL)
+    described = await service.DescribeArchitecture(asked, timeout=_PATIENCE)
     assert described.connected, described
-    request = scoring_pb2.ScoreArchitectureRequest(architecture=cell, proxies=["snip"], config=config)
+    request = scoring_pb2.ScoreArchitectureRequest(architecture=CELL, proxies=["snip"], config=SMALL)
     scored = await service.ScoreArchitecture(request, timeout=_PATIENCE)
     assert scored.evaluation.scores[0].outcome == scoring_pb2.OUTCOME_OK, scored
     health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)

@@ -165,9 +165,12 @@ class Connection:
             self._news.set()
 
     def _fields(self, fields: Fields) -> None:
+        detailed = any(name == "grpc-status-details-bin" for name, _ in fields)
         for name, value in fields:
             if name == "grpc-status":
-                self.statuses[STATUSES.get(int(value), value)] += 1
+                status = STATUSES.get(int(value), value)
+                # gRPC's own come without details.
+                self.statuses[f"{status} with details" if detailed and status == "INTERNAL" else status] += 1
             elif name == ":status" and value != "200":
                 self.faults[f"HTTP {value}"] += 1
 
