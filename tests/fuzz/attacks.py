@@ -107,7 +107,9 @@ async def _random_bytes(peer: Connection, rng: random.Random) -> None:
 async def _another_protocol(peer: Connection, rng: random.Random) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(508)
     line = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * rng.choice((0, 1, 5_000))
-    await peer.send(rng.choice((hello, line + b"\r\n", line, b"PRI * HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", b"\0" * 5_000)))
+    await peer.send(
+        rng.choice((hello, line + b"\r\n", line, b"PRI * HTTP/1.1\r\n\r\n", b"SSH-2.0-x\r\n", b"\0" * 5_000))
+    )
     await peer.answers(patience=_SOON)
 
 
@@ -121,7 +123,9 @@ async def _preface_then_garbage(peer: Connection, rng: random.Random) -> None:
 async def _silence(peer: Connection, rng: random.Random) -> None:
     """Connects, says nothing or only the beginning, and stays a while."""
     begun = PREFACE + settings() + peer.headers(1, request_fields(_DESCRIBE)) + frame(DATA, 0, 1, message(_RIGHT))
-    await peer.send(begun[: rng.choice((0, 1, 23, 24, len(PREFACE) + 9, len(PREFACE) + 20, len(begun) - 1, len(begun)))])
+    await peer.send(
+        begun[: rng.choice((0, 1, 23, 24, len(PREFACE) + 9, len(PREFACE) + 20, len(begun) - 1, len(begun)))]
+    )
     await asyncio.sleep(rng.choice((0.0, 0.1, 1.0)))
 
 
@@ -142,7 +146,9 @@ async def _random_frames(peer: Connection, rng: random.Random) -> None:
         payload = rng.randbytes(rng.choice((0, 1, 4, 5, 6, 8, 9, 100, 16_384, 16_385)))
         length = rng.choice((None, None, None, 0, len(payload) + 1, 2**14 + 1, 2**24 - 1))
         stream = rng.choice((0, 1, 1, 2, 3, 5, 2**31 - 1, 2**31, 2**32 - 1))
-        await peer.send(frame(rng.choice((*range(10), 10, 99, 255)), rng.randrange(256), stream, payload, length=length))
+        await peer.send(
+            frame(rng.choice((*range(10), 10, 99, 255)), rng.randrange(256), stream, payload, length=length)
+        )
     await peer.answers(patience=_SOON)
 
 
@@ -174,7 +180,10 @@ async def _malformed_frames(peer: Connection, rng: random.Random) -> None:
             frame(PRIORITY, 0, 0, b"\0" * 5),
             frame(PRIORITY, 0, 1, struct.pack(">IB", 1, 0)),
             frame(PRIORITY, 0, 1, b"\0" * 4),
-            *(frame(PRIORITY, 0, a, struct.pack(">IB", b, 1)) + frame(PRIORITY, 0, b, struct.pack(">IB", a, 1)) for a, b in [(1, 3)]),
+            *(
+                frame(PRIORITY, 0, a, struct.pack(">IB", b, 1)) + frame(PRIORITY, 0, b, struct.pack(">IB", a, 1))
+                for a, b in [(1, 3)]
+            ),
             frame(RST_STREAM, 0, 0, b"\0" * 4),
             frame(RST_STREAM, 0, 99, b"\0" * 4),
             frame(RST_STREAM, 0, 1, b"\0" * 3),
@@ -182,7 +191,11 @@ async def _malformed_frames(peer: Connection, rng: random.Random) -> None:
             frame(SETTINGS, 0, 0, b"\0" * 5),
             frame(SETTINGS, ACK, 0, b"\0" * 6),
             frame(SETTINGS, ACK) * 3,
-            *(settings((number, value)) for number in range(1, 8) for value in (0, 2, 2**14 - 1, 2**24, 2**31, 2**32 - 1)),
+            *(
+                settings((number, value))
+                for number in range(1, 8)
+                for value in (0, 2, 2**14 - 1, 2**24, 2**31, 2**32 - 1)
+            ),
             frame(PUSH_PROMISE, END_HEADERS, 1, struct.pack(">I", 2) + block),
             frame(PING, 0, 0, b"x"),
             frame(PING, 0, 1, b"x" * 8),
@@ -218,7 +231,9 @@ async def _continuations(peer: Connection, rng: random.Random) -> None:
     await peer.open()
     block = peer.encoder.encode(request_fields(_DESCRIBE))
     piece = rng.choice((b"", b"\x00\x01a\x01b", b"\x00\x01a\x7f\x80\x7f" + b"x" * 16_000))
-    await peer.send(frame(HEADERS, 0, 1, block), frame(CONTINUATION, 0, 1, piece) * (rng.choice(_FLOODS) // (1 + len(piece) // 100)))
+    await peer.send(
+        frame(HEADERS, 0, 1, block), frame(CONTINUATION, 0, 1, piece) * (rng.choice(_FLOODS) // (1 + len(piece) // 100))
+    )
     if rng.random() < 0.5:
         await peer.send(frame(CONTINUATION, END_HEADERS, 1, b""), frame(DATA, END_STREAM, 1, message(_RIGHT)))
     await peer.answers(patience=_SOON)
@@ -286,7 +301,9 @@ async def _rapid_reset(peer: Connection, rng: random.Random) -> None:
     await peer.open()
     reset = struct.pack(">I", 8)
     for stream in range(1, 2 * rng.choice((50, 500, 3_000)), 2):
-        call = peer.call(stream, _DESCRIBE, _RIGHT) if rng.random() < 0.5 else peer.headers(stream, request_fields(_LIST))
+        call = (
+            peer.call(stream, _DESCRIBE, _RIGHT) if rng.random() < 0.5 else peer.headers(stream, request_fields(_LIST))
+        )
         await peer.send(call, frame(RST_STREAM, 0, stream, reset))
     await peer.answers(patience=_SOON)
 
@@ -308,7 +325,10 @@ async def _compression(peer: Connection, rng: random.Random) -> None:
     bombs = (gzip.compress(bytes(2**26)), zlib.compress(bytes(2**26)))
     name, body = rng.choice(
         (
-            *(("gzip", body) for body in (b"garbage", b"", gzip.compress(_RIGHT), gzip.compress(_RIGHT)[:-3], bombs[0])),
+            *(
+                ("gzip", body)
+                for body in (b"garbage", b"", gzip.compress(_RIGHT), gzip.compress(_RIGHT)[:-3], bombs[0])
+            ),
             *(("deflate", body) for body in (b"garbage", zlib.compress(_RIGHT), bombs[1])),
             *((name, b"garbage") for name in ("br", "identity", "", "gzip,deflate", "x" * 1_000)),
         )
@@ -392,21 +412,62 @@ def _wrong_fields(rng: random.Random) -> Fields:
         wrong = {
             ":method": ("GET", "PUT", "CONNECT", "", "post"),
             ":scheme": ("https", "", "ftp"),
-            ":path": ("", "/", "x", "*", f"{SERVICE}/Nothing", "/a/b/c", "//", "/" + "x" * 7_000, "/x\0y", f"{_DESCRIBE}?x=1"),
+            ":path": (
+                "",
+                "/",
+                "x",
+                "*",
+                f"{SERVICE}/Nothing",
+                "/a/b/c",
+                "//",
+                "/" + "x" * 7_000,
+                "/x\0y",
+                f"{_DESCRIBE}?x=1",
+            ),
             ":authority": ("", "x" * 3_000, "a\nb", "[::1"),
-            "content-type": ("", "text/html", "application/json", "application/grpc+json", "application/grpc-web", "APPLICATION/GRPC"),
+            "content-type": (
+                "",
+                "text/html",
+                "application/json",
+                "application/grpc+json",
+                "application/grpc-web",
+                "APPLICATION/GRPC",
+            ),
             "te": ("", "gzip"),
         }
         name = rng.choice(names)
         return [(known, rng.choice(wrong[known]) if known == name else value) for known, value in fields]
     if change == 2:  # an odd one more
         odd = [
-            *(("grpc-timeout", value) for value in ("", "-1S", "1", "1x", "99999999H", "999999999999S", "1n", "0S", "9" * 500)),
+            *(
+                ("grpc-timeout", value)
+                for value in ("", "-1S", "1", "1x", "99999999H", "999999999999S", "1n", "0S", "9" * 500)
+            ),
             *(("connection", "close"), ("upgrade", "h2c"), ("transfer-encoding", "chunked"), ("content-length", "5")),
-            *((":status", "200"), (":no-such", "x"), ("UPPER", "x"), ("", "x"), ("a b", "x"), ("a\nb", "x"), ("é", "x")),
-            *(("x", "a\r\nb"), ("x", "a\0b"), ("x", "é\x7f"), ("x-bin", "not base64!"), ("x-bin", "===="), ("x-bin", "")),
+            *(
+                (":status", "200"),
+                (":no-such", "x"),
+                ("UPPER", "x"),
+                ("", "x"),
+                ("a b", "x"),
+                ("a\nb", "x"),
+                ("é", "x"),
+            ),
+            *(
+                ("x", "a\r\nb"),
+                ("x", "a\0b"),
+                ("x", "é\x7f"),
+                ("x-bin", "not base64!"),
+                ("x-bin", "===="),
+                ("x-bin", ""),
+            ),
             *(("archscore-client-id", value) for value in ("x" * 3_000, "a\nERROR forged", "\x1b[2J", "é", "")),
-            *(("grpc-encoding", "\0"), ("grpc-accept-encoding", "x" * 500), ("grpc-message-type", "x"), ("host", "a, b")),
+            *(
+                ("grpc-encoding", "\0"),
+                ("grpc-accept-encoding", "x" * 500),
+                ("grpc-message-type", "x"),
+                ("host", "a, b"),
+            ),
             *(("authorization", "Bearer " + "x" * 6_000), ("cookie", "a=b; " * 500), ("user-agent", "\x01")),
         ]
         return [*fields, *rng.choices(odd, k=rng.choice((1, 1, 3)))]

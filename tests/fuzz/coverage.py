@@ -19,7 +19,20 @@ TARGET: Final = "coverage"
 
 _DONE: Final = re.compile(r"Done (\d+) (?:in|runs)")
 _COVERED: Final = re.compile(r"cov: (\d+)")
-_DICTIONARY: Final = ("index:", "|", "~0|", "+|", "none", "skip_connect", "nor_conv_3x3", "Super", "ResK3K3(", "IDWE6K7(", ",1", ")")
+_DICTIONARY: Final = (
+    "index:",
+    "|",
+    "~0|",
+    "+|",
+    "none",
+    "skip_connect",
+    "nor_conv_3x3",
+    "Super",
+    "ResK3K3(",
+    "IDWE6K7(",
+    ",1",
+    ")",
+)
 
 
 def run(seed: int, inputs: int, *, last: float) -> object:

@@ -28,7 +28,22 @@ _NUMBERS: Final = (
 )
 
 _ODD: Final = (
-    *("", "\0", "\n", "\r\n", "\x1b[2J", "\u2028", "\u00a0", "\ufeff", "\u202e", "\ud800", "\udfff", "é", "e\u0301", "😀"),
+    *(
+        "",
+        "\0",
+        "\n",
+        "\r\n",
+        "\x1b[2J",
+        "\u2028",
+        "\u00a0",
+        "\ufeff",
+        "\u202e",
+        "\ud800",
+        "\udfff",
+        "é",
+        "e\u0301",
+        "😀",
+    ),
     *("%s", "{0}", "{}", "\\", "'", '"', "|", "~", "+", ",", ";", "(", ")", "((", "))", "(" * 50, "index:", "|none~0|"),
     *nasbench201.OPERATIONS,
     *zennas.KINDS,
@@ -103,7 +118,13 @@ def _genome(rng: random.Random, length: int | None = None) -> str:
         kind = rng.choice(kinds)
         out = _integer(rng)
         middle = () if kind.family == "conv" else (_integer(rng),)
-        numbers = (before, out, rng.choice((1, 1, 1, 2, 2, 4, _integer(rng))), *middle, rng.choice((1, 2, _integer(rng))))
+        numbers = (
+            before,
+            out,
+            rng.choice((1, 1, 1, 2, 2, 4, _integer(rng))),
+            *middle,
+            rng.choice((1, 2, _integer(rng))),
+        )
         name = rng.choice(("", "", "", "block_1|", "0|", f"{'n' * rng.randint(1, 300)}|"))
         blocks.append(f"{kind.name}({name}{','.join(map(str, numbers))})")
         before = out

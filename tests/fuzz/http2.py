@@ -63,6 +63,7 @@ class Connection:
         statuses: gRPC statuses that came, by name.
         answered: streams that the server has ended.
         faults: RST_STREAM and GOAWAY frames that came and HTTP statuses other than 200, in words.
+        settings: the server's settings, by identifier.
         closed: whether the server has closed it.
     """
 
@@ -71,6 +72,7 @@ class Connection:
         self.statuses: Counter[str] = Counter()
         self.answered: set[int] = set()
         self.faults: Counter[str] = Counter()
+        self.settings: dict[int, int] = {}
         self.closed = False
         self._reader, self._writer = reader, writer
         self._decoder = hpack.Decoder()
@@ -156,8 +158,10 @@ class Connection:
             self.faults[f"RST_STREAM {_error(payload)}"] += 1
         elif kind == GOAWAY:
             self.faults[f"GOAWAY {_error(payload[4:])}"] += 1
-        elif kind == SETTINGS and not flags & ACK and self._answering:
-            await self.send(frame(SETTINGS, ACK))
+        elif kind == SETTINGS and not flags & ACK:
+            self.settings.update(struct.iter_unpack(">HI", payload))
+            if self._answering:
+                await self.send(frame(SETTINGS, ACK))
         elif kind == PING and not flags & ACK and self._answering:
             await self.send(frame(PING, ACK, payload=payload))
         if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):

@@ -51,9 +51,7 @@ def run_block(seed: int, first: int, inputs: int) -> Tally:
     return tally
 
 
-def run(
-    seed: int, first: int, inputs: int, *, processes: int, last: float, progress: Callable[[Tally], None]
-) -> Tally:
+def run(seed: int, first: int, inputs: int, *, processes: int, last: float, progress: Callable[[Tally], None]) -> Tally:
     """Checks inputs in several processes.
 
     Args:

@@ -67,7 +67,9 @@ METHODS: Final = {
             share=3,
         ),
         Method(f"{SERVICE}/ListProxies", scoring_pb2.ListProxiesRequest, scoring_pb2.ListProxiesResponse),
-        Method(f"{SERVICE}/ListSearchSpaces", scoring_pb2.ListSearchSpacesRequest, scoring_pb2.ListSearchSpacesResponse),
+        Method(
+            f"{SERVICE}/ListSearchSpaces", scoring_pb2.ListSearchSpacesRequest, scoring_pb2.ListSearchSpacesResponse
+        ),
         Method(f"{SERVICE}/GetServerInfo", scoring_pb2.GetServerInfoRequest, scoring_pb2.GetServerInfoResponse),
         Method(f"{HEALTH}/Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse),
         Method(f"{HEALTH}/Watch", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, server_streams=True),
@@ -103,7 +105,14 @@ _SET: Final = (
 
 _NAMES: Final = (
     *("archscore.v1.ScoringService", "archscore.v1.Architecture", "archscore.v1.EvaluationConfig.dataset"),
-    *("archscore/v1/scoring.proto", "google/rpc/status.proto", "google.protobuf.Any", "grpc.health.v1.Health", "no.such", ""),
+    *(
+        "archscore/v1/scoring.proto",
+        "google/rpc/status.proto",
+        "google.protobuf.Any",
+        "grpc.health.v1.Health",
+        "no.such",
+        "",
+    ),
 )
 
 
@@ -188,7 +197,9 @@ def _large(name: str, rng: random.Random, most: int) -> bytes:
     """A message of about the size that is taken at most: one long text, or many small fields."""
     body = request(name, rng, odd=0.0).SerializeToString()
     size = rng.choice((most // 2, most - len(body) - 10, most + 1, 2 * most))
-    piece = rng.choice((wire.key(1, wire.BYTES) + b"\0", wire.key(2, wire.BYTES) + b"\x01x", wire.key(99, wire.VARINT) + b"\1"))
+    piece = rng.choice(
+        (wire.key(1, wire.BYTES) + b"\0", wire.key(2, wire.BYTES) + b"\x01x", wire.key(99, wire.VARINT) + b"\1")
+    )
     if rng.random() < 0.5:
         return body + piece * (size // len(piece))
     return body + wire.key(rng.choice((1, 2, 99)), wire.BYTES) + wire.varint(size) + b"x" * size
@@ -319,7 +330,19 @@ _LIKELY: Final[dict[str, Callable[[random.Random], Any]]] = {
 def _metadata(rng: random.Random) -> tuple[tuple[str, str | bytes], ...]:
     if rng.random() < 0.7:
         return ()
-    clients = ("a", "b", "", " ", "x" * 64, "x" * 65, "x" * 2_000, "id:a", "token:a", "'; DROP TABLE scores; --", "%s{}")
+    clients = (
+        "a",
+        "b",
+        "",
+        " ",
+        "x" * 64,
+        "x" * 65,
+        "x" * 2_000,
+        "id:a",
+        "token:a",
+        "'; DROP TABLE scores; --",
+        "%s{}",
+    )
     choices: tuple[tuple[str, str | bytes], ...] = (
         *(("archscore-client-id", client) for client in clients),
         ("archscore-client-id-bin", rng.randbytes(10)),

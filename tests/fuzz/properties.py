@@ -125,7 +125,9 @@ def _check_fault(error: EncodingError, text: str) -> None:
     _require(0 <= error.position <= len(text), f"position {error.position} in a text of {len(text)} characters")
     _require(0 < len(message) <= LONGEST_MESSAGE, f"a message of {len(message)} characters: {message[:500]!r}")
     _require(message.isascii() and message.isprintable(), f"not one line of ASCII: {message!r}")
-    _require(message == f"at position {error.position}: expected {error.expected}", f"a message that says else: {message}")
+    _require(
+        message == f"at position {error.position}: expected {error.expected}", f"a message that says else: {message}"
+    )
 
 
 def _check_architecture(space: SearchSpace, architecture: Architecture, number: int) -> None:

@@ -33,7 +33,7 @@ from support.process import Holdings, ServerProcess, descriptors, holdings, resi
 from support.serving import serving
 
 #: Inputs of each target in a long run, in the order in which they are run.
-INPUTS: Final = {"parsers": 1_050_000, "coverage": 300_000, "messages": 105_000, "workers": 5_000, "connections": 2_000}
+INPUTS: Final = {"parsers": 1_050_000, "coverage": 200_000, "messages": 105_000, "workers": 5_000, "connections": 1_500}
 
 #: The limits of the servers: what is let in costs little.
 MOST_BYTES: Final = 2**20
@@ -161,7 +161,13 @@ def _check_golden(address: str, tally: Tally) -> int:
 def _check_log(text: str, tally: Tally) -> None:
     """No traceback, nothing at level ERROR, no line that a peer has written."""
     tally.notes["log lines"] = len(text.splitlines())
-    for wrong in ("Traceback", r"^ERROR forged", r"^\S+ \S+ (ERROR|CRITICAL) ", r'"level": ?"(error|critical)"', "\x1b"):
+    for wrong in (
+        "Traceback",
+        r"^ERROR forged",
+        r"^\S+ \S+ (ERROR|CRITICAL) ",
+        r'"level": ?"(error|critical)"',
+        "\x1b",
+    ):
         if found := re.search(wrong, text, re.MULTILINE):
             tally.violation(f"the log has: {text[found.start() : found.start() + 500]!r}")
 
@@ -228,7 +234,11 @@ def _report(seed: int, tallies: list[Tally]) -> dict[str, Any]:
         },
         "seed": seed,
         "targets": [
-            {**asdict(tally), "kinds": dict(sorted(tally.kinds.items())), "outcomes": dict(sorted(tally.outcomes.items()))}
+            {
+                **asdict(tally),
+                "kinds": dict(sorted(tally.kinds.items())),
+                "outcomes": dict(sorted(tally.outcomes.items())),
+            }
             for tally in tallies
         ],
     }

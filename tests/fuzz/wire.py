@@ -158,7 +158,9 @@ def _renumber(parts: list[Record], place: int, rng: random.Random) -> list[Recor
 def _lie(parts: list[Record], place: int, rng: random.Random) -> list[Record]:
     """A length that is not so, or a varint that is too long."""
     name, value = parts[place]
-    lie = rng.choice((varint(2**31), varint(2**32 - 1), varint(2**63), b"\xff" * 9 + b"\x01", b"\xff" * 11, b"\x80" * 9 + b"\0"))
+    lie = rng.choice(
+        (varint(2**31), varint(2**32 - 1), varint(2**63), b"\xff" * 9 + b"\x01", b"\xff" * 11, b"\x80" * 9 + b"\0")
+    )
     return [*parts[:place], (name, lie + value[1:]), *parts[place + 1 :]]
 
 
