@@ -15,7 +15,6 @@ from typing import Final
 import hpack
 
 from archscore.v1 import scoring_pb2
-from fuzz import http2
 from fuzz.http2 import (
     ACK,
     CONTINUATION,

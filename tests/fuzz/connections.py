@@ -69,7 +69,7 @@ async def _attack_all(
         if time.monotonic() > last:
             return
         name = names[number % len(names)]
-        outcome, problem = await attack(address, name, random.Random(f"{seed} connection {number}"))  # noqa: S311
+        outcome, problem = await attack(address, name, random.Random(f"{seed} connection {number}"))
         if problem:
             tally.violation(f"input {number} ({name}): {problem}")
         tally.count(name, f"{name}: {outcome}")

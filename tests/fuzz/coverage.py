@@ -70,7 +70,7 @@ def run(seed: int, inputs: int, *, last: float) -> object:
 def _write_seeds(corpus: Path, seed: int) -> None:
     from fuzz.encodings import SPACE_NAMES, valid
 
-    rng = random.Random(seed)  # noqa: S311 -- not a secret
+    rng = random.Random(seed)
     for number in range(100):
         place = number % len(SPACE_NAMES)
         (corpus / str(number)).write_bytes(bytes([place]) + valid(SPACE_NAMES[place], rng).encode()[:1_999])

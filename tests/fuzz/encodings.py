@@ -24,7 +24,7 @@ _NUMBERS: Final = (
     *("0", "1", "2", "3", "7", "8", "9", "00", "01", "+1", "-1", "1_0", "1.0", "1e3", "0x10", "NaN", "Infinity"),
     *("15624", "15625", "99999", "65536", "999999999", "1000000000", "4294967296", "18446744073709551616", "9" * 5_000),
     # Digits for str.isdigit and int(), in several scripts; and one for str.isdigit alone.
-    *("٣", "३", "３", "𝟛", "²", "1٣"),
+    *("\u0663", "\u0969", "\uff13", "\U0001d7db", "\u00b2", "1\u0663"),
 )
 
 _ODD: Final = (
@@ -55,7 +55,7 @@ _PADDING: Final = ("", " ", "\t", "\n", "\r\n", " \v\f ", "\u00a0", "\u3000", "\
 
 def encoding(seed: int, number: int) -> tuple[str, str, str]:
     """An input: how it was made, the name of a search space, a text."""
-    rng = random.Random(f"{seed} encoding {number}")  # noqa: S311 -- not a secret
+    rng = random.Random(f"{seed} encoding {number}")
     space = rng.choice(SPACE_NAMES)
     kind = rng.choice(_KINDS)
     return kind, space, _MAKERS[kind](space, rng)[:LONGEST]
@@ -97,7 +97,7 @@ def words(space: str, rng: random.Random) -> str:
 
 
 def long(space: str, rng: random.Random) -> str:
-    """Up to tens of thousands of characters: many blocks, an encoding over and over, or one token or character of it."""
+    """Up to tens of thousands of characters: many blocks, or an encoding or a part of one over and over."""
     text = valid(space, rng) if rng.random() < 0.7 else _genome(rng, rng.choice((50, 300, 900)))
     piece = rng.choice((text, rng.choice(_TOKEN.findall(text)), rng.choice(_ODD) or "x", text[: rng.randint(1, 9)]))
     length = rng.choice((200, 2_000, 9_990, 10_000, 10_001, LONGEST))
@@ -201,5 +201,5 @@ _MAKERS: Final[dict[str, Callable[[str, random.Random], str]]] = {
     maker.__name__: maker for maker in (valid, mutated, spliced, raw, words, long)
 }
 
-#: Kinds in their shares: one in forty is long.
-_KINDS: Final = (*("valid",) * 8, *("mutated",) * 20, *("spliced",) * 4, *("raw",) * 4, *("words",) * 3, "long")
+#: Kinds in their shares: one in a hundred is long.
+_KINDS: Final = (*("valid",) * 20, *("mutated",) * 50, *("spliced",) * 10, *("raw",) * 10, *("words",) * 9, "long")

@@ -42,7 +42,7 @@ def run_block(seed: int, first: int, inputs: int) -> Tally:
                     check_work(space, text)
             except Exception as error:  # noqa: BLE001 -- whatever a parser raises is what is looked for
                 outcome = "violation"
-                tally.violation(f"input {number} ({kind}, {space}): {_words(error)}: {ascii(text[:2_000])}")
+                tally.violation(f"input {number} ({kind}, {space}): {_words(error)}: {text[:2_000]!a}")
             finally:
                 signal.alarm(0)
             tally.count(f"{space} {kind}", f"{space} {outcome}")

@@ -145,7 +145,7 @@ def payload(seed: int, number: int, *, most_bytes: int) -> Payload:
         number: which.
         most_bytes: of a message that the server takes; some are a little or much larger.
     """
-    rng = random.Random(f"{seed} message {number}")  # noqa: S311 -- not a secret
+    rng = random.Random(f"{seed} message {number}")
     name = rng.choices(tuple(METHODS), weights=[method.share for method in METHODS.values()])[0]
     kind = rng.choices(tuple(_KINDS), weights=[share for share, _ in _KINDS.values()])[0]
     make = _KINDS[kind][1]
@@ -293,7 +293,7 @@ def _space(rng: random.Random) -> str:
 def _encoding(rng: random.Random, space: str = "nasbench201") -> str:
     """Mostly one of few that are let in; else anything that UTF-8 can carry."""
     if rng.random() < 0.8:
-        return encodings.valid(space, random.Random(rng.randrange(_UNIVERSE)))  # noqa: S311 -- not a secret
+        return encodings.valid(space, random.Random(rng.randrange(_UNIVERSE)))
     _, _, text = encodings.encoding(rng.randrange(2**32), 0)
     return text.encode(errors="replace").decode()
 
@@ -304,7 +304,7 @@ def _page_token(rng: random.Random) -> str:
     return rng.choice((token, token[:-1], token + "=", "===="))
 
 
-#: What is likely to be taken, by name of the field. Few distinct configs: what is kept of each is bounded, but not small.
+#: What is likely to be taken, by name of the field. Few distinct configs: the server keeps something of each.
 _LIKELY: Final[dict[str, Callable[[random.Random], Any]]] = {
     "space": _space,
     "encoding": _encoding,

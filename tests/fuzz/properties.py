@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex
@@ -73,10 +74,8 @@ def check_work(space_name: str, text: str) -> float:
         ViolationError: they grow faster than the text.
     """
     counting = CountingText(text)
-    try:
+    with contextlib.suppress(EncodingError):
         SPACES[space_name].parse(counting)
-    except EncodingError:
-        pass
     _require(
         counting.looks <= LOOKS_PER_CHARACTER * len(text) + LOOKS,
         f"the parser looked at {counting.looks} characters of {len(text)}",

@@ -22,9 +22,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from archscore import Client
+from archscore._version import __version__
 from archscore_server.config import Limits
 from fuzz import connections, coverage, messages, parsers
 from fuzz.tally import Tally
@@ -33,7 +34,7 @@ from support.process import Holdings, ServerProcess, descriptors, holdings, resi
 from support.serving import serving
 
 #: Inputs of each target in a long run, in the order in which they are run.
-INPUTS: Final = {"parsers": 1_050_000, "coverage": 200_000, "messages": 105_000, "workers": 5_000, "connections": 1_500}
+INPUTS: Final = {"parsers": 1_050_000, "coverage": 200_000, "messages": 105_000, "workers": 5_000, "connections": 1_200}
 
 #: The limits of the servers: what is let in costs little.
 MOST_BYTES: Final = 2**20
@@ -224,24 +225,20 @@ def _lines(tally: Tally) -> list[str]:
     ]
 
 
-def _report(seed: int, tallies: list[Tally]) -> dict[str, Any]:
-    packages = ("archscore", "grpcio", "protobuf", "torch")
-    return {
-        "environment": {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
-        "seed": seed,
-        "targets": [
-            {
-                **asdict(tally),
-                "kinds": dict(sorted(tally.kinds.items())),
-                "outcomes": dict(sorted(tally.outcomes.items())),
-            }
-            for tally in tallies
-        ],
+def _write(path: Path, seed: int, tallies: list[Tally]) -> None:
+    """Writes tallies to a file, in the place of those that are there of the same targets."""
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    environment = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("grpcio", "protobuf", "torch")},
+        "archscore": __version__,
     }
+    for tally in tallies:
+        counts = {name: dict(sorted(getattr(tally, name).items())) for name in ("kinds", "outcomes")}
+        report[tally.target] = {"environment": environment, "seed": seed, **asdict(tally), **counts}
+    ordered = {target: report[target] for target in INPUTS if target in report}
+    path.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -253,7 +250,9 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, help="of each target, if not as many as a long run has")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no more inputs are begun")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for the parsers")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the tally there")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the tallies there, beside those of other targets"
+    )
     options = parser.parse_args()
     last = time.monotonic() + 60 * options.minutes
     tallies = []
@@ -265,7 +264,7 @@ def main() -> int:
         tallies.append(tally)
         print("\n".join(["", *_lines(tally)]), flush=True)  # noqa: T201
     if options.json:
-        options.json.write_text(json.dumps(_report(options.seed, tallies), indent=1) + "\n", encoding="utf-8")
+        _write(options.json, options.seed, tallies)
     violations = [f"{tally.target}: {text}" for tally in tallies for text in tally.violations]
     for text in violations:
         print(f"WRONG: {text}")  # noqa: T201

@@ -165,7 +165,7 @@ def _lie(parts: list[Record], place: int, rng: random.Random) -> list[Record]:
 
 
 def _not_text(parts: list[Record], place: int, rng: random.Random) -> list[Record]:
-    name, value = parts[place]
+    name, _value = parts[place]
     if _wire_type(name) != BYTES:
         return parts
     wrong = rng.choice(_NOT_UTF_8)
