@@ -167,7 +167,11 @@ async def _read(started: Any, method: Method, sent: Payload, responses: list[Mes
 
 
 def _repeated(body: bytes, method: Method) -> bytes:
-    return method.request.FromString(body).SerializeToString()
+    """A request as reflection repeats it; as it was sent where it cannot be read."""
+    try:
+        return method.request.FromString(body).SerializeToString()
+    except DecodeError:
+        return body
 
 
 async def _bodies(started: Any, method: Method, bodies: Sequence[bytes]) -> AsyncIterator[bytes]:
