@@ -31,6 +31,9 @@ CONNECTIONS: Final = 6
 #: Responses of a stream that are read. A health Watch has no end.
 _MOST_RESPONSES: Final = 100_000
 
+#: Bytes of an answer of reflection besides the request that it repeats, at most.
+_REPEATED: Final = 2**16
+
 _Code = grpc.StatusCode
 _COMMON: Final = {_Code.OK, _Code.INVALID_ARGUMENT, _Code.RESOURCE_EXHAUSTED}
 
@@ -202,7 +205,9 @@ def _judge(error: grpc.aio.AioRpcError, sent: Payload, most_bytes: int) -> str:
     size = sum(len(key) + len(value) + 32 for key, value in trailers) + len(message)
     _require(size < LARGEST_TRAILERS, f"{size} bytes of trailers")
     _require(len(message) <= LONGEST_MESSAGE and message.isprintable(), f"not one short line: {message!r}")
-    too_large = any(len(body) > most_bytes for body in sent.bodies)
+    # Reflection repeats the request in its answer, which may be too large then.
+    room = most_bytes - (_REPEATED if METHODS[sent.method].client_streams else 0)
+    too_large = any(len(body) > room for body in sent.bodies)
     if code is _Code.NOT_FOUND or (code is _Code.RESOURCE_EXHAUSTED and too_large):
         return code.name
     [packed] = [value for key, value in trailers if key == "grpc-status-details-bin"] or [b""]

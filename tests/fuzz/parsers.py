@@ -67,7 +67,7 @@ def run(seed: int, first: int, inputs: int, *, processes: int, last: float, prog
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         blocks = _blocks(first, inputs)
-        running = {pool.submit(run_block, seed, *block) for block, _ in zip(blocks, range(2 * processes), strict=False)}
+        running = {pool.submit(run_block, seed, *block) for _, block in zip(range(2 * processes), blocks, strict=False)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for block in done:
