@@ -46,8 +46,9 @@ ALLOWED: Final = {
     "Check": _COMMON | {_Code.NOT_FOUND},
 }
 
-#: What the result for one architecture of many may be, besides scores.
+#: What the result for one architecture of many may be, besides scores; with details, and where there is a deadline.
 ALLOWED_RESULTS: Final = {_Code.INVALID_ARGUMENT.value[0], _Code.RESOURCE_EXHAUSTED.value[0]}
+_LATE: Final = _Code.DEADLINE_EXCEEDED.value[0]
 
 _DETAILS: Final = {
     _Code.INVALID_ARGUMENT: error_details_pb2.BadRequest,
@@ -141,7 +142,7 @@ async def call(channel: grpc.aio.Channel, sent: Payload, *, most_bytes: int) -> 
     finally:
         started.cancel()
     if method.request is scoring_pb2.ScoreArchitecturesRequest:
-        _judge_results(method.request.FromString(sent.bodies[0]), responses)
+        _judge_results(method.request.FromString(sent.bodies[0]), responses, hurries=sent.deadline is not None)
     if method.request is scoring_pb2.ScoreArchitectureRequest:
         _judge_evaluation(method.request.FromString(sent.bodies[0]), responses[0].evaluation)
     return _Code.OK.name
@@ -217,11 +218,13 @@ def _judge(error: grpc.aio.AioRpcError, sent: Payload, most_bytes: int) -> str:
     return code.name
 
 
-def _judge_results(request: scoring_pb2.ScoreArchitecturesRequest, responses: Sequence[Any]) -> None:
+def _judge_results(request: scoring_pb2.ScoreArchitecturesRequest, responses: Sequence[Any], *, hurries: bool) -> None:
     indices = []
     for result in (result for response in responses for result in response.results):
         indices.append(result.index)
-        if result.WhichOneof("result") == "error":
+        if result.WhichOneof("result") == "error" and result.error.code == _LATE:
+            _require(hurries, f"the result [{result.index}] is late, and nobody set a deadline")
+        elif result.WhichOneof("result") == "error":
             _require(result.error.code in ALLOWED_RESULTS, f"the result [{result.index}] is {result.error}")
             _require(bool(result.error.details), f"the result [{result.index}] has no details: {result.error}")
         else:
