@@ -2,6 +2,7 @@
 
 To copy their bytes takes a fraction of the time that it takes to look scores up and to write them.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
