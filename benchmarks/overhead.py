@@ -123,8 +123,8 @@ def stored_rate(address: str, encodings: Sequence[str]) -> float:
         if not all(result.evaluation and result.evaluation.scores["tcet"].stored for result in ask(distinct)):
             raise RuntimeError("not everything is stored")
         started = time.perf_counter()
-        scores = [result["tcet"] for result in ask(encodings)]
-        return len(scores) / (time.perf_counter() - started)
+        scored = sum(result.error is None for result in ask(encodings))
+        return scored / (time.perf_counter() - started)
 
 
 async def bare_rate(address: str, sent: Sequence[scoring_pb2.ScoreArchitecturesRequest]) -> float:

@@ -49,7 +49,7 @@ class Score:
     stored: bool
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class Evaluation:
     """The scores of one architecture. `evaluation["tcet"]` is the value of a score.
 
@@ -58,6 +58,10 @@ class Evaluation:
     """
 
     message: scoring_pb2.Evaluation
+
+    def __init__(self, message: scoring_pb2.Evaluation) -> None:
+        """Takes the message, of which nothing is read yet."""
+        self.__dict__["message"] = message  # as with Result
 
     def __repr__(self) -> str:
         """The scores."""
