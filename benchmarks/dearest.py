@@ -35,6 +35,7 @@ from archscore_server.engine import proxies as registry
 from archscore_server.engine.memory import LARGEST_CELL, USABLE_MEMORY
 from archscore_server.engine.networks import build
 from archscore_server.engine.work import predicted_work
+from archscore_server.pool._allocator import Allocator
 
 PROXIES = ("tcet",)
 
@@ -210,8 +211,8 @@ def dearest_cell(room: Room, measure: Measure) -> Candidate:
     return max(found, key=measure)
 
 
-def evaluate(space: str, encoding: str, network: dict[str, int], threads: int) -> dict[str, Any]:
-    """What evaluating a network really takes. To be run in a process of its own."""
+def evaluate(space: str, encoding: str, network: dict[str, int], threads: int, memory: int) -> dict[str, Any]:
+    """What evaluating a network really takes. To be run in a process of its own, on a machine of so much memory."""
     torch.set_num_threads(threads)
     made = replace(SPACES[space].network, **network)
     config = EvaluationConfig(network=made)
@@ -224,6 +225,7 @@ def evaluate(space: str, encoding: str, network: dict[str, int], threads: int) -
 
     small = replace(config, batch_size=2, network=SPACES[space].network)
     run(SPACES[space].parse(SPACES[space].example), small)  # what the libraries take themselves is there now
+    Allocator(memory).suit(predicted_bytes(architecture, PROXIES, config))  # as a worker does
     before = _resident_peak()
     started = time.perf_counter()
     tensors = peak_bytes(lambda: run(architecture, config))
@@ -235,12 +237,12 @@ def _resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measured(candidate: Candidate, threads: int) -> dict[str, Any]:
+def measured(candidate: Candidate, threads: int, memory: int) -> dict[str, Any]:
     """A candidate's figures: predicted, and from a process that evaluates it."""
     size = candidate.size
     network = {name: getattr(candidate.config.network, name) for name in candidate.config.network.__dataclass_fields__}
     encoding = candidate.architecture.format()
-    argument = json.dumps([candidate.space, encoding, network, threads])
+    argument = json.dumps([candidate.space, encoding, network, threads, memory])
     done = subprocess.run([sys.executable, __file__, "--evaluate", argument], stdout=subprocess.PIPE, check=True)
     return {
         "space": candidate.space,
@@ -314,9 +316,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress(f"the genome of most {name}")
         candidate = dearest_genome(room, measure, random.Random(options.seed), options.steps)
         progress(f"{candidate.architecture.format()[:200]}: {candidate.work:.3g} multiply-accumulates")
-        found[f"genome of most {name}"] = measured(candidate, options.threads)
+        found[f"genome of most {name}"] = measured(candidate, options.threads, int(options.scale * memory))
     progress("the largest cell in the largest network")
-    found["cell in the largest network"] = measured(dearest_cell(room, MEASURES["work"]), options.threads)
+    largest = dearest_cell(room, MEASURES["work"])
+    found["cell in the largest network"] = measured(largest, options.threads, int(options.scale * memory))
     print(f"{options.scale:g} of the default limits, {room.available:,} bytes of memory, {options.threads} threads")
     print(report(found))
     over = [f"{name}: {line}" for name, figures in found.items() for line in exceeded(figures)]

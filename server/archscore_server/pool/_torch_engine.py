@@ -11,6 +11,7 @@ from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
 from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
+from archscore_server.pool._allocator import Allocator
 from archscore_server.pool._messages import Hello
 
 _WARM_UP = EvaluationConfig(
@@ -46,6 +47,7 @@ class TorchEngine:
         else:
             name, memory = _cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.hello = Hello(torch.__version__, np.__version__, device, name, memory)
+        self._allocator = Allocator(memory) if device == "cpu" else None
         for _ in self.evaluate_stacks([nasbench201.parse(nasbench201.SPACE.example)], ["tcet"], _WARM_UP):
             pass
 
@@ -53,8 +55,10 @@ class TorchEngine:
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
     ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch, stack by stack."""
-        from archscore_server.engine import evaluate_stacks
+        from archscore_server.engine import evaluate_stacks, predicted_bytes
 
+        if self._allocator:
+            self._allocator.suit(max(predicted_bytes(each, proxies, config, device="cpu") for each in architectures))
         return evaluate_stacks(architectures, proxies, config, data=self._data, device=self._device)
 
     def check(self) -> None:
