@@ -26,14 +26,17 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   DEADLINE_EXCEEDED                                             the deadline passed, or cannot be met and so is not
                                                                 waited for
+  UNAVAILABLE          ErrorInfo CLIENT_NOT_READING             responses have waited for the client for too long
+  UNAUTHENTICATED      ErrorInfo TOKEN_MISSING or TOKEN_INVALID  the server wants a token, in the metadata
+                                                                "authorization" as "Bearer TOKEN"
   INTERNAL             ErrorInfo ARCHITECTURE_FAILED            this architecture could not be evaluated; the server
                                                                 remembers one that took its workers with it, and says
                                                                 so at once for a while
 
-Clients take turns. Who they are says the metadata "archscore-client-id" (up to 64 characters; those with one id share
-its turns), else their connection.
+Clients take turns. Who they are says their token, else their certificate, else the metadata "archscore-client-id" (up
+to 64 characters; those with one id share its turns), else their connection.
 
-RESOURCE_EXHAUSTED without ErrorInfo is gRPC's own word for a message that is too large.
+RESOURCE_EXHAUSTED without ErrorInfo is gRPC's own word for a message that is too large. Messages may not be compressed.
 """
 
 import abc
