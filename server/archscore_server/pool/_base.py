@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from archscore.spaces import Architecture
@@ -51,20 +51,46 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What is known of a batch when it has ended: seconds that its worker computed."""
+    """What is known of a batch that has ended.
+
+    Attributes:
+        compute_seconds: how long its worker computed.
+        pass_seconds: how much of that went into each pass, by name; the rest is in none.
+    """
 
     compute_seconds: float
+    pass_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Memory that a worker and its device use, in bytes.
+
+    Attributes:
+        resident: of the process, in the memory of the machine.
+        device_used: in use on the device, by whomever.
+        device_size: what the device has.
+        allocated: the most that tensors took since the last batch began, as torch's allocator sees it; None on a CPU.
+        reserved: what torch's allocator holds; None on a CPU.
+    """
+
+    resident: int
+    device_used: int
+    device_size: int
+    allocated: int | None = None
+    reserved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """A device of the pool; fields as in Device of the contract."""
+    """A device of the pool; fields as in Device of the contract, and the name that a GPU's driver has for it."""
 
     kind: str
     name: str
     workers: int
     threads_per_worker: int
     memory_bytes: int
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
