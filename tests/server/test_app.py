@@ -48,7 +48,7 @@ async def health_of(channel):
 async def test_health_from_start_to_stop():
     async with serving(warm=False) as served:
         assert await health_of(served.channel) == [NOT_SERVING] * 2
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
 
@@ -56,19 +56,19 @@ async def test_health_from_start_to_stop():
         await served.start
         assert await health_of(served.channel) == [SERVING] * 2
 
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         assert await health_of(served.channel) == [SERVING] * 2
-        served.pool.workers_changed(0, 2)
+        served.pool.workers_changed(0)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
         assert served.metric("archscore_workers_ready") == 0
-        served.pool.workers_changed(2, 2)
+        served.pool.workers_changed(2)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [SERVING] * 2
 
         await served.server.drain()
         assert await health_of(served.channel) == [NOT_SERVING] * 2
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
 

@@ -22,6 +22,7 @@ from prometheus_client import (
 
 from archscore import __version__
 from archscore.spaces import SPACES
+from archscore.v1 import scoring_pb2
 from archscore_server.clients import CALLER
 from archscore_server.engine.statistics import Pass
 from archscore_server.metrics._outcomes import ArchitectureOutcome, ProxyOutcomes
@@ -36,7 +37,7 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 #: Callers that have a time series of their own.
 _MAX_CLIENTS = 1_000
 #: What a batch's worker did besides passes.
-_NO_PASS = "other"
+_REST = "other"
 #: When each series began doubles the page, and Prometheus has no use for it.
 disable_created_metrics()
 
@@ -273,7 +274,7 @@ class Metrics:
         if report:
             for name, spent in report.pass_seconds.items():
                 self._compute_seconds.labels(name).inc(spent)
-            self._compute_seconds.labels(_NO_PASS).inc(
+            self._compute_seconds.labels(_REST).inc(
                 max(0.0, report.compute_seconds - sum(report.pass_seconds.values()))
             )
 
@@ -316,7 +317,7 @@ class Metrics:
             (self._dropped, ("cancelled", "expired")),
             (self._retried, get_args(RetryReason)),
             (self._batch_size, get_args(BatchReason)),
-            (self._compute_seconds, [*Pass, _NO_PASS]),
+            (self._compute_seconds, [*Pass, _REST]),
             (self._workers, ("starting", "idle", "busy")),
             (self._workers_lost, get_args(LossReason)),
             (self._store_scores, ("hit", "miss", "written", "dropped")),
@@ -326,6 +327,9 @@ class Metrics:
                 metric.labels(value)
         for space, outcome in product(SPACES, ArchitectureOutcome):
             self._architectures.labels(space, outcome.value)
+        service = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"]
+        for method, code in product(service.methods, (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL)):
+            self._rpcs.labels(f"{service.full_name}/{method.name}", code.name)
 
 
 def _label(priority: Priority) -> str:

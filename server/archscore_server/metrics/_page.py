@@ -114,14 +114,15 @@ class _Server(ThreadingWSGIServer):
         with self._lock:
             if len(self._connections) >= _MAX_CONNECTIONS:
                 self._end(next(iter(self._connections)))
-            if not self._threads_left.acquire(blocking=False):
-                self.shutdown_request(request)
-                return
-            self._connections[request] = time.monotonic() + _MAX_SECONDS
+            admitted = self._threads_left.acquire(blocking=False)
+            if admitted:
+                self._connections[request] = time.monotonic() + _MAX_SECONDS
+        if not admitted:
+            self.shutdown_request(request)
+            return
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread can be started
-            self._forget(request)
             self._threads_left.release()
             raise
 
@@ -129,11 +130,11 @@ class _Server(ThreadingWSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._forget(request)
             self._threads_left.release()
 
     def shutdown_request(self, request: Any) -> None:
-        self._forget(request)
+        with self._lock:
+            self._connections.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
@@ -142,7 +143,7 @@ class _Server(ThreadingWSGIServer):
             for request in [request for request, end in self._connections.items() if end <= now]:
                 self._end(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the base class's
         _logger.debug("a connection to the page of metrics failed", exc_info=True)
 
     def end_connections(self) -> None:
@@ -158,10 +159,6 @@ class _Server(ThreadingWSGIServer):
             request.shutdown(socket.SHUT_RDWR)
         except OSError:  # it has ended
             return
-
-    def _forget(self, request: socket.socket) -> None:
-        with self._lock:
-            self._connections.pop(request, None)
 
 
 class _QuietHandler(WSGIRequestHandler):

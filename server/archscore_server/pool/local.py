@@ -191,16 +191,12 @@ class LocalPool:
             # on a machine that does anything else besides an evaluation takes ten times as long.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         }
+        if not gpus:
+            return [_Seat(number, kind, start, shared) for number in range(workers)]
+        places = [(number, number % len(gpus)) for number in range(workers)]
         return [
-            _Seat(
-                number,
-                str(number % len(gpus)),
-                start,
-                shared | {"CUDA_VISIBLE_DEVICES": _visible_gpu(number % len(gpus))},
-            )
-            if gpus
-            else _Seat(number, kind, start, shared)
-            for number in range(workers)
+            _Seat(number, str(gpu), start, shared | {"CUDA_VISIBLE_DEVICES": _visible_gpu(gpu)})
+            for number, gpu in places
         ]
 
     async def _keep(self, seat: _Seat, worker: WorkerProcess) -> None:
