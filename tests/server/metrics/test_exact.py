@@ -101,7 +101,7 @@ class Script:
     async def ok_invalid_degenerate_and_merged(self) -> None:
         encodings = [*map(encoding, (6111, 1462, 13714, 6111)), "garbage", DISCONNECTED]
         priority = scoring_pb2.PRIORITY_BULK
-        call = self.stub.ScoreArchitectures(many(encodings, ["tcet", "params"], priority=priority), timeout=TIMEOUT)
+        call = self.stub.ScoreArchitectures(many(encodings, ["tcet", "parameters"], priority=priority), timeout=TIMEOUT)
         assert len(await results_of(call)) == 6
 
     async def stored(self) -> None:
@@ -181,7 +181,7 @@ def expected() -> dict[tuple[str, ...], float]:
     return {
         **{("archscore_architectures_total", "nasbench201", name): count for name, count in ARCHITECTURES.items()},
         **{("archscore_scores_total", "nasbench201", "tcet", name): count for name, count in ARCHITECTURES.items()},
-        **{("archscore_scores_total", "nasbench201", "params", name): params[name] for name in ("ok", "invalid")},
+        **{("archscore_scores_total", "nasbench201", "parameters", name): params[name] for name in ("ok", "invalid")},
         ("archscore_client_architectures_total", "anonymous"): sum(ARCHITECTURES.values()),
         **{("archscore_rpcs_total", *labels): count for labels, count in rpcs.items()},
         **{("archscore_rpc_seconds_count", *labels): count for labels, count in rpcs.items()},

@@ -88,15 +88,15 @@ async def test_scores_are_counted_by_what_became_of_each(served):
     served.pool.non_finite.add(CELLS[1])
     encodings = [CELLS[0], CELLS[1], DISCONNECTED, "garbage"]
     for _ in range(3):  # computed, out of the store, and as answered before
-        await results_of(served.stub.ScoreArchitectures(many(encodings, ["tcet", "params"]), timeout=TIMEOUT))
+        await results_of(served.stub.ScoreArchitectures(many(encodings, ["tcet", "parameters"]), timeout=TIMEOUT))
     samples = scrape(served)
     assert {key[1:]: value for key, value in samples.items() if key[0] == "archscore_scores_total"} == {
         ("nasbench201", "ok", "tcet"): 3,
         ("nasbench201", "non_finite", "tcet"): 3,
         ("degenerate", "nasbench201", "tcet"): 3,
         ("invalid", "nasbench201", "tcet"): 3,
-        ("nasbench201", "ok", "params"): 9,
-        ("invalid", "nasbench201", "params"): 3,
+        ("nasbench201", "ok", "parameters"): 9,
+        ("invalid", "nasbench201", "parameters"): 3,
     }
 
 

@@ -146,6 +146,43 @@ async def test_it_says_what_runs_in_the_workers(start: Start) -> None:
     assert (pool.slots, pool.ready_workers, pool.max_batch) == (2, 2, 4)
 
 
+async def test_it_says_how_many_workers_are_busy(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(workers=2, observer=readiness)
+    for indices in ((1,), (2, 3)):
+        await pool.run(batch("tcet", *indices), Results())
+    assert readiness.busy == [0, 1, 0, 1, 0]
+    assert readiness.heard == [(1, 2), (2, 2)]
+
+
+async def test_a_report_has_the_seconds_of_each_pass(start: Start) -> None:
+    pool = await start()
+    report = await pool.run(batch("tcet", 1, 2, 3), Results())
+    assert report.pass_seconds == {"train": 3.0}
+    report = await pool.run(batch("tcet", 1), Results())
+    assert report.pass_seconds == {"train": 1.0}
+
+
+async def test_workers_say_what_memory_they_use_while_idle(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(workers=2, observer=readiness, heartbeat_timeout=SILENCE)
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: len(readiness.memory) == 2)
+    assert set(readiness.memory) == {(0, "cpu"), (1, "cpu")}
+    assert {memory.resident for memory in readiness.memory.values()} == children()
+    assert pool.ready_workers == 2
+
+
+async def test_workers_say_what_memory_they_use_between_stacks(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    readiness = Readiness()
+    pool = await start(observer=readiness)  # whose signs of life are far apart
+    running = asyncio.create_task(pool.run(batch("slow", *range(8)), Results()))
+    await asyncio.sleep(SLOW)
+    readiness.memory.clear()
+    await running
+    assert set(readiness.memory) == {(0, "cpu")}
+
+
 async def test_before_the_start_there_is_no_info() -> None:
     with pytest.raises(RuntimeError, match="not started"):
         _ = LocalPool(device="cpu", load=PuppetEngine).info
