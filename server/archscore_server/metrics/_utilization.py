@@ -24,20 +24,11 @@ class Utilization(Collector):
         """Knows of no GPUs."""
         self._gpus: dict[str, str] = {}
         self._nvml: Any = None
+        self._loaded = False
 
     def watch(self, devices: Sequence[DeviceInfo]) -> None:
         """Looks at these devices from now on, if they are GPUs."""
         self._gpus = {str(index): device.uuid for index, device in enumerate(devices) if device.uuid}
-        if not self._gpus:
-            return
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-        except Exception as error:  # noqa: BLE001 -- missing, or without a driver: it is not needed
-            _logger.info("no utilisation of GPUs in metrics: %s", error)
-        else:
-            self._nvml = pynvml
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The family; without samples where nothing is known."""
@@ -46,12 +37,25 @@ class Utilization(Collector):
             "Share of the last second, or less, in which a GPU was at work",
             labels=["device"],
         )
+        if self._gpus and not self._loaded:
+            self._load()
         if self._nvml:
             for device, uuid in self._gpus.items():
                 ratio = self._ratio(uuid)
                 if ratio is not None:
                     family.add_metric([device], ratio)
         yield family
+
+    def _load(self) -> None:
+        self._loaded = True
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+        except Exception as error:  # noqa: BLE001 -- missing, or without a driver: it is not needed
+            _logger.info("no utilisation of GPUs in metrics: %s", error)
+        else:
+            self._nvml = pynvml
 
     def _ratio(self, uuid: str) -> float | None:
         try:

@@ -173,10 +173,10 @@ async def test_workers_say_what_memory_they_use_while_idle(start: Start) -> None
     assert pool.ready_workers == 2
 
 
-async def test_workers_say_what_memory_they_use_between_stacks(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_say_what_memory_they_use_between_stacks(start: Start) -> None:
     readiness = Readiness()
     pool = await start(observer=readiness)  # whose signs of life are far apart
-    running = asyncio.create_task(pool.run(batch("slow", *range(8)), Results()))
+    running = asyncio.create_task(pool.run(batch("slow", *range(4)), Results()))
     await asyncio.sleep(SLOW)
     readiness.memory.clear()
     await running
