@@ -62,6 +62,7 @@ class Channel:
         self._sink = os.fdopen(os.dup(1), "wb")
         self._sending = threading.Lock()
         self.memory: Callable[[], Memory | None] | None = None
+        self._looked = 0.0
         # What a library prints must not end up among the messages.
         os.dup2(2, 1)
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
@@ -79,6 +80,12 @@ class Channel:
         with self._sending:
             self._sink.write(encoded)
             self._sink.flush()
+
+    def send_memory(self, engine: Engine) -> None:
+        """Says how much memory is in use, unless it did lately. To be called between stacks."""
+        if time.monotonic() - self._looked >= _MEMORY_SECONDS:
+            self.send(Beat(memory_of(engine)))
+            self._looked = time.monotonic()
 
     def beat(self, interval: float) -> None:
         """Gives a sign of life now and every so many seconds, from a thread of its own."""
@@ -110,13 +117,11 @@ def run_batch(engine: Engine, batch: Batch, channel: Channel) -> None:
     Raises:
         Exception: the engine failed, and can compute no more.
     """
-    started = looked = time.perf_counter()
+    started = time.perf_counter()
     try:
         for results in engine.evaluate_stacks(batch.architectures, batch.proxies, batch.config):
             channel.send(Results(results))
-            if time.perf_counter() - looked >= _MEMORY_SECONDS:
-                channel.send(Beat(memory_of(engine)))
-                looked = time.perf_counter()
+            channel.send_memory(engine)
     except Exception:  # noqa: BLE001 -- reported to the front end, which knows what to do
         message = traceback.format_exc()
         try:
