@@ -121,7 +121,8 @@ async def serving(
         pools.append(PuppetPool(observer))
         return pools[0]
 
-    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), **options)
+    options = {"metrics_port": 0, **options}
+    settings = Settings(port=0, batch_delay=0.0, limits=limits or Limits(), **options)
     server = Server(settings, make_pool)
     if not warm:
         pools[0].warm.clear()

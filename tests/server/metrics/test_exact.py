@@ -48,7 +48,7 @@ NOT_COUNTED = {
 }
 
 ARCHITECTURES = {
-    "ok": 4 + 2 + 1 + 3 + 1 + 1 + 1 + 1,
+    "ok": 4 + 2 + 1 + 6 + 1 + 1 + 1 + 1,
     "invalid": 1,
     "degenerate": 1,
     "refused": 1,
@@ -66,9 +66,9 @@ RPCS = {
     ("ListProxies", "OK"): 1,
 }
 #: Sizes of batches by why they started.
-BATCHES = {"waited": [3, 1, 3, 1, 1, 2, 1], "retry": [1, 1, 1]}
+BATCHES = {"full": [4], "waited": [3, 1, 2, 1, 1, 2, 1], "retry": [1, 1, 1]}
 #: Architectures of batches that ended well: of the two that the engine raised on, one, alone.
-COMPUTED = 3 + 1 + 3 + 1 + 1 + 1 + 1
+COMPUTED = 3 + 1 + 6 + 1 + 1 + 1 + 1
 
 
 def encoding(index: int) -> str:
@@ -112,15 +112,15 @@ class Script:
     async def refused(self) -> None:
         async with self.blocked(1):
             priority = scoring_pb2.PRIORITY_INTERACTIVE
-            request = many(list(map(encoding, (101, 102, 103))), priority=priority)
+            request = many(list(map(encoding, (101, 102, 103, 201, 202, 203))), priority=priority)
             filled = asyncio.create_task(results_of(self.stub.ScoreArchitectures(request, timeout=TIMEOUT)))
-            await self.waits(queued=3)
-            await status_of(self.unary(104))
-        assert len(await filled) == 3
+            await self.waits(queued=6)
+            await status_of(self.unary(114))
+        assert len(await filled) == 6
 
     async def cancelled(self) -> None:
         async with self.blocked(2):
-            call = self.unary(105)
+            call = self.unary(115)
             await self.waits(queued=1)
             call.cancel()
             await self.waits(queued=0)
@@ -141,7 +141,7 @@ class Script:
 
     async def retried_because_the_worker_died(self) -> None:
         self.hold()
-        call = self.unary(108)
+        call = self.unary(118)
         running = asyncio.ensure_future(call)
         await self.waits(queued=0, in_flight=1)
         [worker] = set(children(os.getpid())) - self.strangers
@@ -186,10 +186,10 @@ def expected() -> dict[tuple[str, ...], float]:
         **{("archscore_rpcs_total", *labels): count for labels, count in rpcs.items()},
         **{("archscore_rpc_seconds_count", *labels): count for labels, count in rpcs.items()},
         ("archscore_merged_total",): 1,
-        ("archscore_queue_limit_architectures",): 3,
+        ("archscore_queue_limit_architectures",): 6,
         ("archscore_queue_wait_seconds_count", "bulk"): 3,
         ("archscore_queue_wait_seconds_count", "default"): 1 + 1 + 1 + 2 + 1,
-        ("archscore_queue_wait_seconds_count", "interactive"): 3,
+        ("archscore_queue_wait_seconds_count", "interactive"): 6,
         ("archscore_dropped_total", "cancelled"): 1,
         ("archscore_dropped_total", "expired"): 1,
         ("archscore_retried_total", "batch_failed"): 2,
@@ -201,9 +201,9 @@ def expected() -> dict[tuple[str, ...], float]:
         ("archscore_workers_ready",): 1,
         ("archscore_workers_lost_total", "died"): 1,
         ("archscore_store_scores_total", "hit"): 2,
-        ("archscore_store_scores_total", "miss"): 4 + 1 + 3 + 1 + 1 + 1 + 1 + 1 + 2 + 1,
-        ("archscore_store_scores_total", "written"): 3 + 1 + 3 + 1 + 1 + 1 + 1,
-        ("archscore_store_entries",): 3 + 1 + 3 + 1 + 1 + 1 + 1,
+        ("archscore_store_scores_total", "miss"): 4 + 1 + 6 + 1 + 1 + 1 + 1 + 1 + 2 + 1,
+        ("archscore_store_scores_total", "written"): 3 + 1 + 6 + 1 + 1 + 1 + 1,
+        ("archscore_store_entries",): 3 + 1 + 6 + 1 + 1 + 1 + 1,
         ("archscore_store_up",): 1,
     }
 
@@ -224,7 +224,7 @@ def counted(server: Server) -> dict[tuple[str, ...], float]:
 @pytest.fixture
 async def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
     monkeypatch.setenv(matrix_engine.VARIABLE, str(tmp_path))
-    limits = Limits(max_queued_architectures=3, max_bytes=2**40)
+    limits = Limits(max_queued_architectures=6, max_bytes=2**40)
     settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits, store=tmp_path / "scores")
 
     def make_pool(_: Settings, observer: PoolObserver) -> LocalPool:
