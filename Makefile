@@ -9,7 +9,7 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test chaos check audit format proto docs bench clean
+.PHONY: help install demo serve test chaos fuzz check audit format proto docs bench clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' pas
 
 chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 1000' passes options
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
+
+fuzz: .venv/installed ## hostile input to parsers, messages and the port; ARGS='--only parsers' passes options
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
 check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs
 	$(BIN)/ruff check

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from archscore.spaces import nasbench201
-from archscore_server import _rates, _turns, admission, cli, config, errors, logs, pagination
+from archscore_server import _rates, _turns, cli, config, errors, logs, pagination, recent
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig
 from archscore_server.engine.memory import USABLE_MEMORY
@@ -88,7 +88,7 @@ def test_bounds_of_connections_are_documented() -> None:
 def test_bounds_of_what_is_kept_are_documented() -> None:
     kept = LIMITS.partition("## What the server keeps")[2]
     for bound in (
-        f"{admission._MAX_KEPT_CONFIGS} configs of {admission._MAX_KEPT:,} short ones",
+        f"{recent._MAX_KINDS} kinds of requests with {recent._MAX_ENCODINGS:,} short ones",
         f"times of kinds of work ({_rates._MAX_KINDS})",
         f"{_turns._MAX_DEBTS:,} clients",
         f"at most {pagination._MAX_TOKEN} characters, a page {pagination.MAX_PAGE_SIZE:,} entries",

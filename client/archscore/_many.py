@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from archscore._requests import Architecture, architecture_fields
+from archscore._requests import DEFAULT_SPACE, Architecture, architecture_fields, text
 from archscore._results import Evaluation, Result
 from archscore._retry import Contact, Retrier
 from archscore._status import from_status, relocate
@@ -109,21 +109,21 @@ class Chunk:
     def answered(self, response: scoring_pb2.ScoreArchitecturesResponse) -> list[Result]:
         """Results out of one message of the stream."""
         results = []
+        sent, pending = self._sent, self._pending
         for message in response.results:
             place = message.index
             # Nothing is handed out twice, whatever a server may send.
-            if place >= len(self._sent) or (item := self._sent[place]).position not in self._pending:
+            if place >= len(sent) or (item := pending.pop(sent[place].position, None)) is None:
                 continue
             if message.HasField("evaluation"):
-                result = Result(item.position, item.architecture, Evaluation(message.evaluation), None)
+                results.append(Result(item.position, item.architecture, Evaluation(message.evaluation), None))
+                continue
+            error = _error(item, message)
+            if isinstance(error, (UnavailableError, QueueFullError)):
+                self._refusal = error
+                pending[item.position] = item
             else:
-                error = _error(item, message)
-                if isinstance(error, (UnavailableError, QueueFullError)):
-                    self._refusal = error
-                    continue
-                result = item.failed(error)
-            del self._pending[item.position]
-            results.append(result)
+                results.append(item.failed(error))
         if results:
             self._retrier.progressed()
         return results
@@ -197,9 +197,12 @@ class Plan:
             ordered: whether results go out in the order of the iterable.
             contact: of the client.
             timeout: seconds for each chunk.
+
+        Raises:
+            UsageError: the search space is not text.
         """
         self._architectures = enumerate(architectures)
-        self._space = space
+        self._space = None if space is None else text("space", space)
         self._template = template
         self._chunk_size = chunk_size
         self._max_in_flight = max_in_flight
@@ -254,12 +257,18 @@ class Plan:
         if not self._ordered:
             self._release(chunk, len(results))
             return results
-        for result in results:
-            self._early[result.index] = result
         ready = []
-        while (following := self._early.pop(self._next_index, None)) is not None:
-            ready.append(following)
-            self._next_index += 1
+        early, following = self._early, self._next_index
+        for result in results:
+            if result.index != following:
+                early[result.index] = result
+                continue
+            ready.append(result)
+            following += 1
+            while early and (next_one := early.pop(following, None)) is not None:
+                ready.append(next_one)
+                following += 1
+        self._next_index = following
         left = len(ready)
         while left:  # Results in order are those of the oldest chunks.
             left -= self._release(next(iter(self._left)), left)
@@ -278,7 +287,11 @@ class Plan:
         if self._held_over is not None:
             held_over, self._held_over = self._held_over, None
             yield held_over
+        space_of_text = DEFAULT_SPACE if self._space is None else self._space
         for position, architecture in self._architectures:
+            if type(architecture) is str and architecture.isascii():  # most are, and there are many
+                yield Item(position, architecture, space_of_text, architecture)
+                continue
             try:
                 space, encoding = architecture_fields(architecture, self._space, position)
             except ArchitectureError as error:

@@ -21,9 +21,10 @@ _HANDSHAKE_TIMEOUT_MS = 10_000
 #: Connections at a time, at most; fewer where the process may not open twice as many files: workers and the store need
 #: some. Those above are closed at once.
 _MAX_CONNECTIONS = 4_096
-#: RPCs of one connection at a time, at most; a client keeps back those above until others end. Enough to fill the
-#: batches of several GPUs with calls for one architecture.
-_MAX_STREAMS = 1_000
+#: RPCs of one connection at a time, at most; a client keeps back those above until others end. Requests that are taken
+#: back at once pile up in front of the service, and from 1,000 on gRPC cancels some, whosever they are: a bound on each
+#: connection keeps them with who sends them.
+_MAX_STREAMS = 100
 #: Bytes of the metadata of an RPC, at most; above that it ends with RESOURCE_EXHAUSTED. Ours takes some hundred bytes.
 _MAX_METADATA_BYTES = 16_384
 #: Clients may ping this often, also between calls. More often closes the connection (ENHANCE_YOUR_CALM).
@@ -128,6 +129,8 @@ class Settings:
             ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
             # A second server on the same port is an error, not a silent share of its connections.
             ("grpc.so_reuseport", 0),
+            # Only what is not compressed: in old versions of gRPC a megabyte expands to gigabytes before it is refused.
+            ("grpc.compression_enabled_algorithms_bitset", 1),
             # No max_connection_age_grace: a stream may take as long as its work does.
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_MS),

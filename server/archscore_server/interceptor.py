@@ -69,6 +69,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return None
         behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         decode = _decode_stream if handler.request_streaming else _decode
+        writes_itself = inspect.iscoroutinefunction(behaviour)
 
         async def unary(received: Any, context: Context) -> Any:
             async with self._call(method, token_owner, context):
@@ -77,13 +78,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(received: Any, context: Context) -> None:
             async with self._call(method, token_owner, context):
                 request = decode(received, handler.request_deserializer)
-                if inspect.iscoroutinefunction(behaviour):
+                if writes_itself:
                     await behaviour(request, context)
                     return
                 async with aclosing(behaviour(request, context)) as responses:
                     begun = False
-                    async for response in responses:
-                        if not begun and response.ByteSize() > _SMALL:
+                    async for message in responses:
+                        response = handler.response_serializer(message)
+                        if not begun and len(response) > _SMALL:
                             # Else gRPC sends them with the response, and cannot abort while that is not read.
                             await context.send_initial_metadata(())
                             begun = True
@@ -91,8 +93,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         begun = True
 
         make = _HANDLERS[handler.request_streaming, handler.response_streaming]
-        serializer = handler.response_serializer
-        return make(stream if handler.response_streaming else unary, response_serializer=serializer)
+        if handler.response_streaming:
+            return make(stream, response_serializer=handler.response_serializer if writes_itself else None)
+        return make(unary, response_serializer=handler.response_serializer)
 
     def _refuse(self, method: str | None, refusal: RequestError) -> Any:
         """A handler that ends an RPC before its request is read, whatever its type."""
@@ -105,11 +108,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    async def _write(self, response: Any, context: Context, *, abortable: bool) -> None:
+    async def _write(self, response: bytes, context: Context, *, abortable: bool) -> None:
         """Sends a response.
 
         Args:
-            response: a message.
+            response: a message, serialized.
             context: of its call.
             abortable: whether the call can still be aborted when this is not read.
 

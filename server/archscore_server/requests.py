@@ -6,7 +6,8 @@ A fault of the request raises RequestError with every fault found; faults of one
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -42,6 +43,9 @@ _ARCHITECTURES = ("max_architectures_per_request", "max_queued_architectures", "
 
 _NUM_SEEDS = 2**32
 
+#: Requests found right that are remembered, without their architectures.
+_MAX_RIGHT = 64
+
 E = TypeVar("E", bound=Any)
 
 
@@ -62,28 +66,56 @@ class ScoringRequest:
     priority: Priority
 
 
-def scoring_request(
-    request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest,
-    limits: Limits,
-    catalogue: Catalogue,
-) -> ScoringRequest:
-    """Checks everything about a request to score but its encodings.
+class ScoringRequests:
+    """Checks requests to score, once for all that have the same in common: a search sends thousands of them."""
 
-    Raises:
-        RequestError: the request is at fault, or its dataset is not here.
-    """
-    violations = Violations()
-    if isinstance(request, scoring_pb2.ScoreArchitectureRequest):
-        space = _space("architecture.space", request.architecture.space, violations)
-    else:
-        space = _common_space(request.architectures, limits, violations)
-    _check_proxies(request.proxies, violations)
-    priority = _enum("priority", request.priority, enums.PRIORITY, violations)
-    # Where something is wrong already, the count decides nothing.
-    minibatches = 1 if violations else max(registry.get(name).minibatches for name in request.proxies)
-    config = _resolve(request.config, space, limits, catalogue, minibatches, violations)
-    # Without a space, the line above has raised.
-    return ScoringRequest(cast(SearchSpace, space), tuple(request.proxies), config, cast(Priority, priority))
+    def __init__(self, limits: Limits, catalogue: Catalogue) -> None:
+        """Takes what may be asked for.
+
+        Args:
+            limits: of the server.
+            catalogue: the datasets at hand, which do not change once they are known.
+        """
+        self._limits = limits
+        self._catalogue = catalogue
+        self._right: OrderedDict[Hashable, ScoringRequest] = OrderedDict()
+
+    def check(
+        self, request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest
+    ) -> ScoringRequest:
+        """Checks everything about a request but its encodings.
+
+        Raises:
+            RequestError: the request is at fault, or its dataset is not here.
+        """
+        violations = Violations()
+        if isinstance(request, scoring_pb2.ScoreArchitectureRequest):
+            space = _space("architecture.space", request.architecture.space, violations)
+        else:
+            space = _common_space(request.architectures, self._limits, violations)
+        if violations or space is None:
+            return self._check(request, space, violations)
+        key = (space.name, tuple(request.proxies), request.config.SerializeToString(), request.priority)
+        right = self._right.get(key)
+        if right is None:
+            right = self._right[key] = self._check(request, space, violations)
+            if len(self._right) > _MAX_RIGHT:
+                self._right.popitem(last=False)
+        return right
+
+    def _check(
+        self,
+        request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest,
+        space: SearchSpace | None,
+        violations: Violations,
+    ) -> ScoringRequest:
+        _check_proxies(request.proxies, violations)
+        priority = _enum("priority", request.priority, enums.PRIORITY, violations)
+        # Where something is wrong already, the count decides nothing.
+        minibatches = 1 if violations else max(registry.get(name).minibatches for name in request.proxies)
+        config = _resolve(request.config, space, self._limits, self._catalogue, minibatches, violations)
+        # Without a space, the line above has raised.
+        return ScoringRequest(cast(SearchSpace, space), tuple(request.proxies), config, cast(Priority, priority))
 
 
 def describe_request(

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from archscore_server import _grpc_logs
 from archscore_server.app import Server
 from archscore_server.config import Settings
 from archscore_server.pool import Pool, PoolObserver
@@ -31,6 +32,7 @@ async def serve(settings: Settings, announce: Callable[[Server], None]) -> None:
         StartError: the server cannot start.
     """
     _allow_open_files()
+    _grpc_logs.drop_peers_faults()
     stop, hurry = asyncio.Event(), asyncio.Event()
     lame_duck = settings.lame_duck
 

@@ -23,7 +23,7 @@ from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding
-from archscore_server.requests import ScoringRequest
+from archscore_server.requests import ScoringRequest, ScoringRequests
 from archscore_server.scoring import Result, Scoring
 
 SERVICE_NAME: str = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
@@ -47,6 +47,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self._pool = pool
         self._catalogue = catalogue
         self._limits = limits
+        self._requests = ScoringRequests(limits, catalogue)
         self._answers = Answers()
 
     async def ScoreArchitecture(  # noqa: N802 -- the contract's name
@@ -54,7 +55,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.ScoreArchitectureResponse:
         """Scores one architecture."""
         self._scoring.check_open()
-        common = requests.scoring_request(request, self._limits, self._catalogue)
+        common = self._requests.check(request)
         encodings = [request.architecture.encoding]
         answers = self._answers.to(common)
         chunks = self._scoring.results(
@@ -74,7 +75,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[scoring_pb2.ScoreArchitecturesResponse]:
         """Scores many architectures and answers as they finish."""
         self._scoring.check_open()
-        common = requests.scoring_request(request, self._limits, self._catalogue)
+        common = self._requests.check(request)
         encodings = [architecture.encoding for architecture in request.architectures]
         answers = self._answers.to(common)
         chunks = self._scoring.results(
@@ -88,15 +89,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         fingerprint = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                if fingerprint is None and any(map(_needs_fingerprint, chunk)):
-                    fingerprint = await self._fingerprint(common)
                 response = scoring_pb2.ScoreArchitecturesResponse()
                 add = response.results.add
                 for result in chunk:
-                    message = add(index=result.index)
-                    if isinstance(result.answer, status_pb2.Status):
-                        message.error.CopyFrom(result.answer)
+                    message, answer = add(index=result.index), result.answer
+                    if isinstance(answer, bytes):
+                        message.evaluation.MergeFromString(answer)
+                    elif isinstance(answer, status_pb2.Status):
+                        message.error.CopyFrom(answer)
                     else:
+                        fingerprint = fingerprint or await self._fingerprint(common)
                         self._write(message.evaluation, result, common, fingerprint, encodings, answers)
                 yield response
 

@@ -57,7 +57,7 @@ async def test_the_server_finds_the_faults_that_are_expected(made: list[Request]
             continue
         kind = scoring_pb2.ScoreArchitecturesRequest if request.streams else scoring_pb2.ScoreArchitectureRequest
         with pytest.raises(RequestError) as caught:
-            checks.scoring_request(kind.FromString(request.body), limits, catalogue)
+            checks.ScoringRequests(limits, catalogue).check(kind.FromString(request.body))
         assert fault(caught.value.status) == request.expected, request.label
         checked += 1
     assert checked > COUNT // 6

@@ -86,7 +86,7 @@ async def test_unexpected_errors_tell_the_log_and_not_the_client(served, monkeyp
     def fail(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("archscore_server.requests.scoring_request", fail)
+    monkeypatch.setattr("archscore_server.requests.ScoringRequests.check", fail)
     for method, request in ((served.stub.ScoreArchitecture, one(CELL)), (served.stub.ScoreArchitectures, many([CELL]))):
         caplog.clear()
         status = await status_of(method(request, timeout=TIMEOUT))
