@@ -202,7 +202,7 @@ class Metrics:
     def pool_started(self, info: PoolInfo) -> None:
         """The workers are warm."""
         self._show_build(torch=info.torch_version, numpy=info.numpy_version, device=info.device_kind)
-        self._utilization.watch(info.devices)
+        self._utilization.watch(info.gpu_uuids)
 
     def tokens_usable(self, usable: bool) -> None:
         """The token file was read, or could not be used."""

@@ -12,8 +12,6 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from archscore_server.pool import DeviceInfo
-
 _logger = logging.getLogger(__name__)
 
 
@@ -26,9 +24,9 @@ class Utilization(Collector):
         self._nvml: Any = None
         self._loaded = False
 
-    def watch(self, devices: Sequence[DeviceInfo]) -> None:
-        """Looks at these devices from now on, if they are GPUs."""
-        self._gpus = {str(index): device.uuid for index, device in enumerate(devices) if device.uuid}
+    def watch(self, uuids: Sequence[str]) -> None:
+        """Looks at these GPUs from now on."""
+        self._gpus = {str(index): uuid for index, uuid in enumerate(uuids)}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The family; without samples where nothing is known."""

@@ -83,23 +83,30 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """A device of the pool; fields as in Device of the contract, and the name that a GPU's driver has for it."""
+    """A device of the pool; fields as in Device of the contract."""
 
     kind: str
     name: str
     workers: int
     threads_per_worker: int
     memory_bytes: int
-    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """What runs in the workers; known once the pool has started."""
+    """What runs in the workers; known once the pool has started.
+
+    Attributes:
+        torch_version: that of the workers.
+        numpy_version: likewise.
+        devices: where they compute.
+        gpu_uuids: what the driver calls the devices, in their order; empty where they are not GPUs.
+    """
 
     torch_version: str
     numpy_version: str
     devices: tuple[DeviceInfo, ...]
+    gpu_uuids: tuple[str, ...] = ()
 
     @property
     def device_kind(self) -> str:

@@ -288,7 +288,8 @@ def _describe(seats: list[_Seat], workers: list[WorkerProcess]) -> PoolInfo:
         (seat.variables.get("CUDA_VISIBLE_DEVICES"), worker.hello) for seat, worker in zip(seats, workers, strict=True)
     ]
     devices = tuple(
-        DeviceInfo(at.device_kind, at.device_name, number, seats[0].start.threads, at.memory_bytes, at.device_uuid)
+        DeviceInfo(at.device_kind, at.device_name, number, seats[0].start.threads, at.memory_bytes)
         for (_, at), number in Counter(places).items()
     )
-    return PoolInfo(hello.torch_version, hello.numpy_version, devices)
+    uuids = tuple(at.device_uuid for _, at in dict.fromkeys(places) if at.device_uuid)
+    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids)

@@ -31,7 +31,7 @@ class Nvml:
 
 
 def info(*uuids: str) -> PoolInfo:
-    return PoolInfo("2", "1", tuple(DeviceInfo("cuda", "H100", 1, 1, 2**36, uuid) for uuid in uuids))
+    return PoolInfo("2", "1", tuple(DeviceInfo("cuda", "H100", 1, 1, 2**36) for _ in uuids), uuids)
 
 
 def utilization(metrics: Metrics) -> dict[str, float]:
