@@ -1,11 +1,13 @@
-"""docs/proxies.md, which is up to date if `make check` says so, and docs/limits.md."""
+"""docs/proxies.md, which is up to date if `make check` says so, docs/limits.md and docs/metrics.md."""
 
 import dataclasses
 import importlib.util
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
@@ -15,9 +17,14 @@ from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig
 from archscore_server.engine.memory import USABLE_MEMORY
 from archscore_server.engine.proxies import get, names
+from archscore_server.engine.statistics import Pass
 from archscore_server.engine.work import predicted_work
+from archscore_server.metrics import ArchitectureOutcome, Metrics, _metrics, _page
+from archscore_server.pool import LossReason
+from archscore_server.scheduler import BatchReason, Priority, RetryReason
 
 ROOT = Path(__file__).parents[1]
+METRICS = (ROOT / "docs" / "metrics.md").read_text()
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
 COSTS = json.loads((ROOT / "docs" / "benchmarks" / "pass-costs-cpu.json").read_text())
 
@@ -97,3 +104,51 @@ def test_the_default_for_work_is_what_its_reason_says() -> None:
     assert f"({work:.1e})".replace("e+", "e") in LIMITS
     assert work <= Limits().max_work
     assert f"{USABLE_MEMORY:.0%}".replace("%", " %") in LIMITS
+
+
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
+    rows = re.findall(r"^\| `(archscore_\w+)` \| (\w+) \|([^|]*)\| [^|]+ \|$", METRICS, re.MULTILINE)
+    documented = {name: (kind, re.findall(r"\w+", labels)) for name, kind, labels in rows}
+    assert len(documented) == len(rows)
+    assert documented == dict(described(Metrics()))
+
+
+def described(metrics: Metrics) -> Iterator[tuple[str, tuple[str, list[str]]]]:
+    """Type and labels of each metric, by name."""
+    labels = {
+        description.name: list(getattr(collector, "_labelnames", ()))
+        for collector in metrics.registry._collector_to_names
+        for description in collector.collect()
+    }
+    for family in metrics.registry.collect():
+        suffix, kind = {"counter": ("_total", "counter"), "info": ("_info", "gauge")}.get(
+            family.type, ("", family.type)
+        )
+        names = labels[family.name] or list(getattr(family, "_labelnames", ()))
+        if family.type == "info":
+            names = list(family.samples[0].labels)
+        yield family.name + suffix, (kind, names)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ArchitectureOutcome,
+        Pass,
+        get_args(BatchReason),
+        get_args(RetryReason),
+        get_args(LossReason),
+        [priority.name.lower() for priority in Priority],
+    ],
+)
+def test_values_of_labels_are_documented(values: Iterable[str]) -> None:
+    for value in values:
+        assert f"`{value}`" in METRICS
+
+
+def test_bounds_of_the_metrics_page_are_documented() -> None:
+    page = " ".join(METRICS.partition("## The page")[2].split())
+    assert f"of which there are {_page._MAX_CONNECTIONS} at most" in page
+    assert f"each ends after {_page._MAX_SECONDS:g} s" in page
+    assert _page._PAUSE_FACTOR == 3, "a quarter of a core"
+    assert f"the first {_metrics._MAX_CLIENTS:,} have" in METRICS

@@ -31,6 +31,7 @@ class Queue:
         slots: batches that can run at once.
         max_batch: evaluations in a batch, at most.
         in_flight: evaluations that wait or run.
+        depths: evaluations that wait, those to be run again included, by the most urgent priority of each so far.
         rates: how long evaluations take.
     """
 
@@ -43,6 +44,7 @@ class Queue:
         self.slots = 1
         self.max_batch = 1
         self.in_flight = 0
+        self.depths = dict.fromkeys(Priority, 0)
         self.rates = Rates()
         self._batch_delay = batch_delay
         self._turns = Turns()
@@ -52,11 +54,10 @@ class Queue:
         self._ready = Line(self._turns)
         self._retries: deque[dict[Work, None]] = deque()
         self._retried = False
-        self._waiting = 0
 
     def __len__(self) -> int:
         """How many wait, those to be run again included."""
-        return self._waiting
+        return sum(self.depths.values())
 
     def find(self, item: Item) -> Work | None:
         """The work of an item in flight."""
@@ -77,9 +78,9 @@ class Queue:
     def add(self, architecture: Architecture, group: Group, client: str, priority: Priority, now: float) -> Work:
         """Admits an evaluation that is not in flight, for a client's waiter."""
         self._groups[group.key] = group
-        work = group.works[architecture] = Work(architecture, group)
+        work = group.works[architecture] = Work(architecture, group, priority, now)
         self.in_flight += 1
-        self._waiting += 1
+        self.depths[priority] += 1
         group.waiting += 1
         self.claim(work, client, priority)
         if not group.ready and group.waiting == 1:
@@ -91,6 +92,11 @@ class Queue:
 
     def claim(self, work: Work, client: str, priority: Priority) -> None:
         """A client has one waiter more for an evaluation, which goes last among those of its client and priority."""
+        if priority > work.priority:
+            if work.place is not Place.RUNNING:
+                self.depths[work.priority] -= 1
+                self.depths[priority] += 1
+            work.priority = priority
         claim = work.claims.get(client)
         if claim is None:
             work.claims[client] = Claim(priority)
@@ -172,7 +178,7 @@ class Queue:
             work.place = Place.RETRY
             work.retry = batch
             work.group.running -= 1
-        self._waiting += len(works)
+            self.depths[work.priority] += 1
         self._retries.append(batch)
 
     def remove(self, work: Work) -> None:
@@ -180,7 +186,7 @@ class Queue:
         if work.place is Place.RUNNING:
             work.group.running -= 1
         else:
-            self._waiting -= 1
+            self.depths[work.priority] -= 1
             if work.retry is not None:
                 del work.retry[work]
             else:
@@ -238,7 +244,7 @@ class Queue:
     def _start(self, work: Work, payer: str) -> None:
         work.place = Place.RUNNING
         work.group.running += 1
-        self._waiting -= 1
+        self.depths[work.priority] -= 1
         work.payer = payer
         work.paid = work.group.pace.expected
         # Until the batch has ended and it is known what it took, its client is not forgotten.

@@ -61,6 +61,8 @@ class Work:
         group: what it may share a batch with.
         claims: the clients that wait for it. It stands in the line of each.
         waiters: who waits for it, in order of arrival.
+        priority: the most urgent that it was asked for with, so far.
+        arrived: when it was admitted.
         lone_deaths: how many workers died while they had this evaluation alone.
         place: where it is.
         retry: the batch to run again that it is part of, while its place is RETRY.
@@ -68,14 +70,28 @@ class Work:
         paid: seconds of a slot that the payer was charged in advance.
     """
 
-    __slots__ = ("architecture", "claims", "group", "lone_deaths", "paid", "payer", "place", "retry", "waiters")
+    __slots__ = (
+        "architecture",
+        "arrived",
+        "claims",
+        "group",
+        "lone_deaths",
+        "paid",
+        "payer",
+        "place",
+        "priority",
+        "retry",
+        "waiters",
+    )
 
-    def __init__(self, architecture: Architecture, group: Group) -> None:
+    def __init__(self, architecture: Architecture, group: Group, priority: Priority, arrived: float) -> None:
         """An evaluation that is in no line yet."""
         self.architecture = architecture
         self.group = group
         self.claims: dict[str, Claim] = {}
         self.waiters: dict[Waiter, None] = {}
+        self.priority = priority
+        self.arrived = arrived
         self.lone_deaths = 0
         self.place = Place.LINE
         self.retry: dict[Work, None] | None = None

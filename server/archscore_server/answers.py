@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from archscore.v1 import scoring_pb2
-from archscore_server.metrics import ArchitectureOutcome
+from archscore_server.metrics import ArchitectureOutcome, ProxyOutcomes
 from archscore_server.recent import ByEncoding, Recent
 from archscore_server.requests import ScoringRequest
 
@@ -25,10 +25,12 @@ class Answer(NamedTuple):
     Attributes:
         evaluation: the message of the contract, serialized, all of whose scores came from the store.
         outcome: how it is counted.
+        exceptions: proxies whose scores are counted as something else.
     """
 
     evaluation: bytes
     outcome: ArchitectureOutcome
+    exceptions: ProxyOutcomes
 
 
 class Answers:
@@ -48,7 +50,8 @@ class Answers:
         encoding: str,
         evaluation: scoring_pb2.Evaluation,
         outcome: ArchitectureOutcome,
+        exceptions: ProxyOutcomes,
     ) -> None:
         """Keeps one that was just written, unless it is a long one."""
         if evaluation.ByteSize() <= _MAX_BYTES:
-            answers.add(encoding, Answer(evaluation.SerializeToString(), outcome))
+            answers.add(encoding, Answer(evaluation.SerializeToString(), outcome, exceptions))

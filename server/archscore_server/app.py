@@ -25,7 +25,7 @@ from archscore_server.health import Health
 from archscore_server.interceptor import CallInterceptor
 from archscore_server.library import Library, RecordingPool
 from archscore_server.metrics import Metrics, MetricsPage
-from archscore_server.pool import LossReason, Pool, PoolStartError
+from archscore_server.pool import LossReason, Memory, Pool, PoolObserver, PoolStartError
 from archscore_server.scheduler import Scheduler
 from archscore_server.scoring import Scoring
 from archscore_server.service import SERVICE_NAME, ScoringService
@@ -34,9 +34,8 @@ from archscore_server.store import Store
 #: Seconds for answers to leave once everything has one. Short, since an open health Watch takes all of it.
 _LAST_WORDS = 0.5
 
-#: Makes the pool of a server. The pool calls back with (ready, all) workers whenever the first number changes, and with
-#: the reason whenever it loses one.
-MakePool = Callable[[Settings, Callable[[int, int], None], Callable[[LossReason], None]], Pool]
+#: Makes the pool of a server, which tells the observer what becomes of its workers.
+MakePool = Callable[[Settings, PoolObserver], Pool]
 
 
 class StartError(Exception):
@@ -55,13 +54,13 @@ class Server:
 
     def __init__(self, settings: Settings, make_pool: MakePool) -> None:
         """Puts the parts together; nothing runs yet."""
-        self.metrics = Metrics()
+        self.metrics = Metrics(max_queued=settings.limits.max_queued_architectures, store=settings.store)
         self.port = 0
         self.metrics_port = 0
         self.health_port = 0
         self._settings = settings
         self._health = Health([SERVICE_NAME])
-        pool = make_pool(settings, self._workers_changed, self.metrics.worker_lost)
+        self._pool = pool = make_pool(settings, _Listener(self.metrics, self._health))
         self._catalogue = Catalogue(Datasets(settings.data_dir))
         self._store = Store(
             settings.store,
@@ -110,6 +109,7 @@ class Server:
             await asyncio.gather(self._store.open(), self._catalogue.scan(), self._scheduler.start())
         except PoolStartError as error:
             raise StartError(f"the workers cannot start: {error}") from error
+        self.metrics.pool_started(self._pool.info)
         self._scoring.open()
         await self._health.open()
 
@@ -163,15 +163,29 @@ class Server:
         if settings.health_port is not None:
             self.health_port = _listen(self._health_grpc, settings.host, settings.health_port, None)
         try:
-            self._page = MetricsPage(self.metrics, settings.metrics_host, settings.metrics_port)
+            self._page = MetricsPage(self.metrics.registry, settings.metrics_host, settings.metrics_port)
         except OSError as error:
             where = address(settings.metrics_host, settings.metrics_port)
             raise StartError(f"cannot serve metrics on {where}: {error}") from error
         self.metrics_port = self._page.port
 
-    def _workers_changed(self, ready: int, workers: int) -> None:
-        self.metrics.workers_changed(ready, workers)
-        self._health.workers_changed(ready)
+
+class _Listener:
+    """Tells metrics and health what becomes of workers."""
+
+    def __init__(self, metrics: Metrics, health: Health) -> None:
+        self._metrics = metrics
+        self._health = health
+
+    def workers_changed(self, *, idle: int, busy: int, workers: int) -> None:
+        self._metrics.workers_changed(idle=idle, busy=busy, workers=workers)
+        self._health.workers_changed(idle + busy)
+
+    def worker_lost(self, reason: LossReason) -> None:
+        self._metrics.worker_lost(reason)
+
+    def worker_memory(self, place: int, device: str, memory: Memory) -> None:
+        self._metrics.worker_memory(place, device, memory)
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:

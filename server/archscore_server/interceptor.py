@@ -141,7 +141,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         def ended(code: grpc.StatusCode) -> None:
             seconds = time.monotonic() - started
-            self._metrics.rpc_ended(method, code, seconds)
+            self._metrics.rpc_ended(method, code, seconds, request_id)
             _logger.debug("%s %s in %.3f s", method, code.name, seconds)
 
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from archscore_server import _grpc_logs
 from archscore_server.app import Server
 from archscore_server.config import Settings
-from archscore_server.pool import LossReason, Pool
+from archscore_server.pool import Pool, PoolObserver
 from archscore_server.pool.local import LocalPool
 
 _logger = logging.getLogger(__name__)
@@ -91,9 +91,7 @@ async def _ends_before(event: asyncio.Event, work: Coroutine[Any, Any, None]) ->
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _local_pool(
-    settings: Settings, on_workers_changed: Callable[[int, int], None], on_worker_lost: Callable[[LossReason], None]
-) -> Pool:
+def _local_pool(settings: Settings, observer: PoolObserver) -> Pool:
     """The pool of worker processes on this machine."""
     return LocalPool(
         device=settings.device,
@@ -102,6 +100,5 @@ def _local_pool(
         data_dir=settings.data_dir,
         heartbeat_timeout=settings.heartbeat_timeout,
         batch_timeout=settings.batch_timeout,
-        on_workers_changed=on_workers_changed,
-        on_worker_lost=on_worker_lost,
+        observer=observer,
     )

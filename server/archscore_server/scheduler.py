@@ -27,7 +27,7 @@ from archscore_server._waiter import (
 )
 from archscore_server._work import Group, Item, Place, Work
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation
-from archscore_server.pool import Batch, BatchFailedError, Pool, WorkerLostError
+from archscore_server.pool import Batch, BatchFailedError, BatchReport, Pool, WorkerLostError
 
 __all__ = [
     "ArchitectureFailedError",
@@ -258,7 +258,7 @@ class Scheduler:
 
     def _changed(self) -> None:
         """Follows every change of what waits or runs."""
-        self._observer.queue_depth_changed(self.queued)
+        self._observer.queue_depth_changed(self._queue.depths)
         self._work_may_be_ready.set()
         if not self.in_flight:
             self._nothing_in_flight.set()
@@ -338,13 +338,16 @@ class Scheduler:
                 del left[index]
             self._changed()
 
-        self._observer.batch_started(len(works), reason)
         started = self._clock()
-        compute_seconds = None
+        self._observer.batch_started(len(works), reason)
+        if reason != "retry":
+            for work in works:
+                self._observer.waited(work.priority, started - work.arrived)
+        report: BatchReport | None = None
         failure: RetryReason = "batch_failed"
         error: Exception | None = None
         try:
-            compute_seconds = (await self._pool.run(batch, on_results)).compute_seconds
+            report = await self._pool.run(batch, on_results)
         except WorkerLostError as lost:
             failure, error = "worker_lost", lost
         except BatchFailedError as failed:
@@ -356,7 +359,7 @@ class Scheduler:
             seconds = self._clock() - started
             self._queue.settle_up(works, seconds)
             self._learn(works, seconds, left=len(left))
-            self._observer.batch_ended(len(works), seconds, compute_seconds)
+            self._observer.batch_ended(len(works), seconds, report)
         if error is not None or left:
             self._run_again(list(left.values()), failure, error, alone=len(works) == 1)
         self._changed()

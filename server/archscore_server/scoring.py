@@ -25,7 +25,7 @@ from archscore_server.engine.static import static_scores
 from archscore_server.errors import RequestError
 from archscore_server.in_flight import ClientFullError, InFlight, Share
 from archscore_server.library import Library
-from archscore_server.metrics import ArchitectureOutcome, Metrics
+from archscore_server.metrics import ArchitectureOutcome, Metrics, ProxyOutcomes
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding, Recent
 from archscore_server.requests import ScoringRequest
@@ -44,7 +44,7 @@ _MAX_CHUNK = 256
 #: Characters of encodings that are read before others get their turn on the event loop.
 _TURN = 8_000
 
-_OUTCOME = attrgetter("outcome")
+_OUTCOMES = attrgetter("outcome", "exceptions")
 
 
 @dataclass(slots=True)  # not frozen: thousands a second are made
@@ -57,6 +57,7 @@ class Result:
         outcome: how it is counted.
         stored: the proxies whose scores came from the store.
         lasting: whether all scores came from there that can, so that the next one who asks gets the same answer.
+        exceptions: proxies whose scores are counted as something else than `outcome`.
     """
 
     index: int
@@ -64,6 +65,7 @@ class Result:
     outcome: ArchitectureOutcome
     stored: Set[str] = frozenset()
     lasting: bool = False
+    exceptions: ProxyOutcomes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class Scoring:
         except RequestError as error:
             expired = error.status.code == code_pb2.DEADLINE_EXCEEDED
             outcome = ArchitectureOutcome.EXPIRED if expired else ArchitectureOutcome.REFUSED
-            self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
+            self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
             progress.unanswered = 0
             raise
         finally:
@@ -198,7 +200,7 @@ class Scoring:
             progress.leave()
             if progress.unanswered:
                 outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
-                self._metrics.architectures_ended(request.space.name, outcome, progress.unanswered)
+                self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
             self._active -= 1
             if not self._active:
                 self._idle.set()
@@ -221,7 +223,7 @@ class Scoring:
             if answer is None:
                 left.append((index, encoding))
             else:
-                results.append(Result(index, answer.evaluation, answer.outcome))
+                results.append(Result(index, answer.evaluation, answer.outcome, exceptions=answer.exceptions))
         if results:
             progress.finish(*results)
             self._metrics.store_hits(len(results) * len(_of_device(request)))
@@ -297,8 +299,8 @@ class Scoring:
             raise errors.draining() from error
 
     def _count(self, request: ScoringRequest, results: list[Result]) -> None:
-        for outcome, count in Counter(map(_OUTCOME, results)).items():
-            self._metrics.architectures_ended(request.space.name, outcome, count)
+        for (outcome, exceptions), count in Counter(map(_OUTCOMES, results)).items():
+            self._metrics.architectures_ended(request.space.name, request.proxies, outcome, count, exceptions)
 
 
 @dataclass(slots=True)
@@ -391,4 +393,8 @@ def _evaluated(
             outcome = ArchitectureOutcome.DEGENERATE
             break
         outcome = ArchitectureOutcome.NON_FINITE
-    return Result(index, scores, outcome, stored, lasting)
+    exceptions: ProxyOutcomes = ()
+    if outcome is not ArchitectureOutcome.OK:
+        outcomes = {name: ArchitectureOutcome(score.outcome.value) for name, score in scores.items()}
+        exceptions = tuple((name, own) for name, own in outcomes.items() if own is not outcome)
+    return Result(index, scores, outcome, stored, lasting, exceptions)

@@ -154,7 +154,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             return
         responses.write_evaluation(message, result.answer, request.proxies, fingerprint, result.stored)
         if result.lasting:
-            self._answers.keep(answers, encodings[result.index], message, result.outcome)
+            self._answers.keep(answers, encodings[result.index], message, result.outcome, result.exceptions)
 
     async def _fingerprint(self, request: ScoringRequest) -> scoring_pb2.Fingerprint:
         """What the scores of a request depend on."""

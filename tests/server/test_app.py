@@ -48,7 +48,7 @@ async def health_of(channel):
 async def test_health_from_start_to_stop():
     async with serving(warm=False) as served:
         assert await health_of(served.channel) == [NOT_SERVING] * 2
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
 
@@ -56,19 +56,19 @@ async def test_health_from_start_to_stop():
         await served.start
         assert await health_of(served.channel) == [SERVING] * 2
 
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         assert await health_of(served.channel) == [SERVING] * 2
-        served.pool.workers_changed(0, 2)
+        served.pool.workers_changed(0)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
         assert served.metric("archscore_workers_ready") == 0
-        served.pool.workers_changed(2, 2)
+        served.pool.workers_changed(2)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [SERVING] * 2
 
         await served.server.drain()
         assert await health_of(served.channel) == [NOT_SERVING] * 2
-        served.pool.workers_changed(1, 2)
+        served.pool.workers_changed(1)
         await asyncio.sleep(0.01)
         assert await health_of(served.channel) == [NOT_SERVING] * 2
 
@@ -172,7 +172,7 @@ async def test_ports_in_use(served):
         ),
         (Settings(port=0, metrics_port=0, metrics_host="no.such.host.invalid"), "cannot serve metrics on no.such"),
     ):
-        server = Server(settings, lambda _, changed, lost: PuppetPool(changed))
+        server = Server(settings, lambda _, observer: PuppetPool(observer))
         with pytest.raises(StartError, match=message):
             await server.start()
         await server.stop()
@@ -180,7 +180,7 @@ async def test_ports_in_use(served):
 
 
 async def test_nobody_listens_on_a_network_by_accident():
-    server = Server(Settings(host="", port=0, metrics_port=0), lambda _, changed, lost: PuppetPool(changed))
+    server = Server(Settings(host="", port=0, metrics_port=0), lambda _, observer: PuppetPool(observer))
     with pytest.raises(StartError, match="every address is not loopback, and the server has no encryption"):
         await server.start()
     assert server.port == 0
@@ -189,7 +189,7 @@ async def test_nobody_listens_on_a_network_by_accident():
 
 async def test_who_means_it_listens_on_a_network(caplog):
     settings = Settings(host="0.0.0.0", port=0, metrics_port=0, insecure=True)
-    server = Server(settings, lambda _, changed, lost: PuppetPool(changed))
+    server = Server(settings, lambda _, observer: PuppetPool(observer))
     await server.start()
     assert "0.0.0.0 is served without encryption" in caplog.text
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -202,7 +202,7 @@ async def test_workers_that_cannot_start():
         async def start(self):
             raise PoolStartError("CUDA is not available")
 
-    server = Server(Settings(port=0, metrics_port=0), lambda _, changed, lost: BrokenPool(changed))
+    server = Server(Settings(port=0, metrics_port=0), lambda _, observer: BrokenPool(observer))
     with pytest.raises(StartError, match="the workers cannot start: CUDA is not available"):
         await server.start()
     await server.stop()
@@ -216,7 +216,7 @@ async def test_hosts(host):
         except OSError:
             pytest.skip("no IPv6 here")
     server = Server(
-        Settings(host=host, port=0, metrics_host=host, metrics_port=0), lambda _, changed, lost: PuppetPool(changed)
+        Settings(host=host, port=0, metrics_host=host, metrics_port=0), lambda _, observer: PuppetPool(observer)
     )
     await server.start()
     async with grpc.aio.insecure_channel(address(host, server.port)) as channel:

@@ -29,6 +29,7 @@ from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server.app import Server
 from archscore_server.config import Limits, Settings
+from archscore_server.pool import PoolObserver
 from archscore_server.pool.local import LocalPool
 from support import matrix_engine
 from support.process import children, descriptors, marked, server_process
@@ -208,15 +209,14 @@ async def serving(directory: Path, max_queued: int = 100) -> AsyncIterator[Runni
         port=0, metrics_port=0, batch_delay=0.0, limits=Limits(max_queued_architectures=max_queued, max_bytes=2**40)
     )
 
-    def make_pool(_: Settings, on_workers_changed: Any, on_worker_lost: Any) -> LocalPool:
+    def make_pool(_: Settings, observer: PoolObserver) -> LocalPool:
         return LocalPool(
             device="cpu",
             workers=1,
             threads=1,
             load=matrix_engine.MatrixEngine,
             heartbeat_timeout=SILENCE,
-            on_workers_changed=on_workers_changed,
-            on_worker_lost=on_worker_lost,
+            observer=observer,
         )
 
     strangers = set(children(os.getpid()))

@@ -249,7 +249,7 @@ async def test_a_full_queue_makes_full_batches(start: Start, log: Log) -> None:
         assert pool.last.indices == expected
         await pool.last.finish()
     assert log.counts("batch_started") == [(4, "full"), (4, "full"), (1, "waited")]
-    assert log.counts("batch_ended") == [(4, 0.0, 1.0), (4, 0.0, 1.0), (1, 0.0, 1.0)]
+    assert log.counts("batch_ended") == [(size, 0.0, BatchReport(1.0)) for size in (4, 4, 1)]
 
 
 async def test_a_free_slot_waits_for_more_but_not_longer_than_the_delay(start: Start, clock: Clock) -> None:
@@ -326,6 +326,41 @@ async def test_a_full_queue_takes_all_of_a_submission_or_nothing(start: Start, l
     with pytest.raises(QueueFullError):
         scheduler.submit(items(4))
     assert log.depths[-1] == 3
+
+
+async def test_what_waits_is_counted_at_its_most_urgent_priority(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    bulk = scheduler.submit(items(1, 2, 3), priority=Priority.BULK)
+    scheduler.submit(items(3, 4), priority=Priority.INTERACTIVE)
+    depths = scheduler._queue.depths
+    assert depths == {Priority.BULK: 2, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
+    scheduler.submit(items(4), priority=Priority.BULK)
+    bulk[0].leave()
+    assert depths == {Priority.BULK: 1, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
+    await pool.last.finish()
+    assert not any(depths.values())
+    await pool.last.lose()
+    # The halves of what was lost: one runs, the other one waits, and is asked for again more urgently.
+    assert sum(depths.values()) == scheduler.queued == 1
+    scheduler.submit(items(2), priority=Priority.INTERACTIVE)
+    assert depths == {Priority.BULK: 0, Priority.DEFAULT: 0, Priority.INTERACTIVE: 1}
+
+
+async def test_the_wait_for_the_first_batch_is_told(start: Start, clock: Clock, log: Log) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    log.events.clear()
+    scheduler.submit(items(1), priority=Priority.BULK)
+    await clock.advance(2)
+    scheduler.submit(items(2))
+    await clock.advance(1)
+    await pool.last.finish()
+    assert sorted(log.counts("waited")) == [(Priority.BULK, 3.0), (Priority.DEFAULT, 1.0)]
+    await pool.last.lose()
+    assert len(log.counts("waited")) == 2
 
 
 async def test_retry_after_follows_the_service_rate(start: Start, clock: Clock) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 from archscore_server.engine import EvaluationConfig
-from archscore_server.scheduler import Item, Scheduler
+from archscore_server.scheduler import Item, Priority, Scheduler
 from puppets import Clock, PuppetPool, cell, settle
 
 CONFIG = EvaluationConfig()
@@ -28,8 +28,8 @@ class Log:
         self.depths: list[int] = []
         self.events: list[tuple[Any, ...]] = []
 
-    def queue_depth_changed(self, queued: int) -> None:
-        self.depths.append(queued)
+    def queue_depth_changed(self, queued: Mapping[Priority, int]) -> None:
+        self.depths.append(sum(queued.values()))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments: self.events.append((name, *arguments))

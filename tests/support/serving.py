@@ -17,7 +17,7 @@ from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server.app import Server
 from archscore_server.config import Limits, Settings
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation, Outcome, Score
-from archscore_server.pool import Batch, BatchFailedError, BatchReport, DeviceInfo, OnResults, PoolInfo
+from archscore_server.pool import Batch, BatchFailedError, BatchReport, DeviceInfo, OnResults, PoolInfo, PoolObserver
 
 TIMEOUT = 10.0
 COMPUTE_SECONDS = 0.25
@@ -34,8 +34,8 @@ class PuppetPool:
     slots = 2
     max_batch = 8
 
-    def __init__(self, on_workers_changed: Callable[[int, int], None]) -> None:
-        self.workers_changed = on_workers_changed
+    def __init__(self, observer: PoolObserver) -> None:
+        self.observer = observer
         self.warm = asyncio.Event()
         self.gate = asyncio.Event()
         self.warm.set()
@@ -60,7 +60,7 @@ class PuppetPool:
     async def start(self) -> None:
         await self.warm.wait()
         self._started = True
-        self.workers_changed(self.slots, self.slots)
+        self.workers_changed(self.slots)
 
     async def run(self, batch: Batch, on_results: OnResults) -> BatchReport:
         self.batches.append(batch)
@@ -74,7 +74,11 @@ class PuppetPool:
 
     async def stop(self) -> None:
         self.stopped = True
-        self.workers_changed(0, self.slots)
+        self.workers_changed(0)
+
+    def workers_changed(self, ready: int) -> None:
+        """So many workers are ready from now on."""
+        self.observer.workers_changed(idle=ready, busy=0, workers=self.slots)
 
     def _evaluate(self, encoding: str, batch: Batch) -> Evaluation:
         error = 0.5 if batch.config.repeats > 1 else None
@@ -95,7 +99,11 @@ class Serving:
         self.stub = scoring_pb2_grpc.ScoringServiceStub(channel)
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.server.metrics.registry.get_sample_value(name, labels) or 0.0
+        """The sum of the samples of this name that have these labels, and others."""
+        samples = (sample for family in self.server.metrics.registry.collect() for sample in family.samples)
+        return sum(
+            sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
 
 @contextlib.asynccontextmanager
@@ -109,11 +117,12 @@ async def serving(
     """Runs a server. `open_channel` makes the channel to its address; options are those of Settings."""
     pools: list[PuppetPool] = []
 
-    def make_pool(settings: Settings, on_workers_changed: Callable[[int, int], None], _: object) -> PuppetPool:
-        pools.append(PuppetPool(on_workers_changed))
+    def make_pool(settings: Settings, observer: PoolObserver) -> PuppetPool:
+        pools.append(PuppetPool(observer))
         return pools[0]
 
-    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits or Limits(), **options)
+    options = {"metrics_port": 0, **options}
+    settings = Settings(port=0, batch_delay=0.0, limits=limits or Limits(), **options)
     server = Server(settings, make_pool)
     if not warm:
         pools[0].warm.clear()

@@ -97,11 +97,14 @@ def evaluate_stacks(
     device: torch.device | str = "cpu",
     stack_size: int | None = None,
     available_bytes: int | None = None,
+    on_pass: passes.OnPass | None = None,
 ) -> Iterator[list[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
     """Like `evaluate`, but yields (index, result) pairs as stacks finish, those that need no device first.
 
     An architecture whose network does not fit into memory alone has ArchitectureTooLargeError as its result: the others
     go on. A stack that runs out of memory is evaluated again in halves.
+
+    `on_pass` is called with each pass of a stack that has run, and how many seconds that took.
     """
     config = config or EvaluationConfig()
     device = torch.device(device)
@@ -128,7 +131,7 @@ def evaluate_stacks(
             refused.append((index, error.with_traceback(None)))
     if refused:
         yield refused
-    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or _STACK_SIZES[device.type])
+    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or _STACK_SIZES[device.type], on_pass)
     for indices, size in _planned(architectures, sizes, stacker):
         found = stacker.evaluate([architectures[index] for index in indices], size)
         yield list(zip(indices, found, strict=True))
@@ -149,8 +152,10 @@ class _Stacker:
         device: torch.device,
         available: int,
         limit: int,
+        on_pass: passes.OnPass | None,
     ) -> None:
         self.limit = limit
+        self._on_pass = on_pass
         self._proxies = proxies
         self._config = config
         self._dataset = dataset
@@ -197,7 +202,9 @@ class _Stacker:
         The error does not leave this method: its traceback would keep the tensors of the attempt alive.
         """
         try:
-            return _evaluate_stack(architectures, seeds, self._proxies, self._config, self._dataset, self._device)
+            return _evaluate_stack(
+                architectures, seeds, self._proxies, self._config, self._dataset, self._device, self._on_pass
+            )
         except (MemoryError, RuntimeError) as error:
             if not _ran_out_of_memory(error):
                 raise
@@ -257,12 +264,13 @@ def _evaluate_stack(
     config: EvaluationConfig,
     dataset: Dataset | None,
     device: torch.device,
+    on_pass: passes.OnPass | None,
 ) -> dict[str, Array]:
     """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
     wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
     with ieee_float32(device):
-        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset)
+        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset, on_pass)
     with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
         return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 

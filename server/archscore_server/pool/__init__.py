@@ -10,12 +10,14 @@ from archscore_server.pool._base import (
     BatchReport,
     DeviceInfo,
     LossReason,
+    Memory,
     OnResults,
     Pool,
     PoolInfo,
     PoolStartError,
     WorkerLostError,
 )
+from archscore_server.pool._observer import NullPoolObserver, PoolObserver
 
 __all__ = [
     "Batch",
@@ -23,9 +25,12 @@ __all__ = [
     "BatchReport",
     "DeviceInfo",
     "LossReason",
+    "Memory",
+    "NullPoolObserver",
     "OnResults",
     "Pool",
     "PoolInfo",
+    "PoolObserver",
     "PoolStartError",
     "WorkerLostError",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from archscore.spaces import Architecture
@@ -51,9 +51,34 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What is known of a batch when it has ended: seconds that its worker computed."""
+    """What is known of a batch that has ended.
+
+    Attributes:
+        compute_seconds: how long its worker computed.
+        pass_seconds: how much of that went into each pass, by name; the rest is in none.
+    """
 
     compute_seconds: float
+    pass_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Memory that a worker and its device use, in bytes.
+
+    Attributes:
+        resident: of the process, in the memory of the machine.
+        device_used: in use on the device, by whomever.
+        device_size: what the device has.
+        allocated: the most that tensors took since the last batch began, as torch's allocator sees it; None on a CPU.
+        reserved: what torch's allocator holds; None on a CPU.
+    """
+
+    resident: int
+    device_used: int
+    device_size: int
+    allocated: int | None = None
+    reserved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +94,19 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """What runs in the workers; known once the pool has started."""
+    """What runs in the workers; known once the pool has started.
+
+    Attributes:
+        torch_version: that of the workers.
+        numpy_version: likewise.
+        devices: where they compute.
+        gpu_uuids: what the driver calls the devices, in their order; empty where they are not GPUs.
+    """
 
     torch_version: str
     numpy_version: str
     devices: tuple[DeviceInfo, ...]
+    gpu_uuids: tuple[str, ...] = ()
 
     @property
     def device_kind(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -13,19 +13,21 @@ from typing import Any, BinaryIO, Protocol
 from archscore.spaces import Architecture
 from archscore_server import logs
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
+from archscore_server.pool._base import Memory
 
 _LENGTH = struct.Struct("!Q")
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A worker is warm; this is what it computes with."""
+    """A worker is warm; this is what it computes with, as in PoolInfo."""
 
     torch_version: str
     numpy_version: str
     device_kind: str
     device_name: str
     memory_bytes: int
+    device_uuid: str = ""
 
 
 class Engine(Protocol):
@@ -40,6 +42,15 @@ class Engine(Protocol):
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
     ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch and yields results, with their places in the batch, as stacks finish."""
+        ...
+
+    @property
+    def pass_seconds(self) -> Mapping[str, float]:
+        """Seconds that each pass took, by name, since the last batch began."""
+        ...
+
+    def memory(self) -> Memory:
+        """The memory in use. Called by any thread, and not while a batch is evaluated by another one."""
         ...
 
     def check(self) -> None:
@@ -75,7 +86,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A sign of life of a worker that starts, waits or computes."""
+    """A sign of life of a worker that starts, waits or computes, and what memory it uses where it has looked."""
+
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +107,10 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """The batch is over, after so many seconds."""
+    """The batch is over, after so many seconds, so many of them in each pass."""
 
     seconds: float
+    pass_seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from archscore_server.pool._base import (
     BatchFailedError,
     BatchReport,
     LossReason,
+    Memory,
     OnResults,
     PoolStartError,
     WorkerLostError,
@@ -75,10 +76,10 @@ class _Job:
         except Exception as error:  # noqa: BLE001 -- it is the caller's, and no fault of the worker
             self.fail(error)
 
-    def finish(self, seconds: float) -> None:
-        self._forecast.finish(seconds)
+    def finish(self, report: BatchReport) -> None:
+        self._forecast.finish(report.compute_seconds)
         if not self.report.done():
-            self.report.set_result(BatchReport(seconds))
+            self.report.set_result(report)
 
     def fail(self, error: Exception) -> None:
         if not self.report.done():
@@ -137,11 +138,14 @@ class WorkerProcess:
             raise PoolStartError(hello.reason)
         return cls(process, hello, timeouts)
 
-    async def listen(self, on_free: Callable[[], None]) -> LossReason:
+    async def listen(
+        self, on_free: Callable[[], None], on_memory: Callable[[Memory], None] = lambda _: None
+    ) -> LossReason:
         """Reads what the worker says until it is lost, and says how. `bury` it then.
 
         Args:
             on_free: called when the worker can take a batch again.
+            on_memory: called when it has looked how much memory is in use.
         """
         try:
             async with watched(self._timeouts.tick, self._is_overdue):
@@ -149,6 +153,8 @@ class WorkerProcess:
                     message = await receive_async(_stdout(self._process))
                     self._silence.restart(self._timeouts.heartbeat)
                     if isinstance(message, Beat):
+                        if message.memory:
+                            on_memory(message.memory)
                         continue
                     if isinstance(message, DeviceBroken):
                         self._lose(f"reported a device error: {message.message}", "device_error")
@@ -194,7 +200,7 @@ class WorkerProcess:
         if isinstance(message, BatchFailed):
             job.fail(BatchFailedError(message.message))
         elif isinstance(message, BatchDone):
-            job.finish(message.seconds)
+            job.finish(BatchReport(message.seconds, message.pass_seconds))
 
     def _is_overdue(self, seconds: float) -> bool:
         patiences = [self._silence, *([self._job.patience] if self._job else [])]

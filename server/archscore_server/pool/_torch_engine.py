@@ -6,12 +6,16 @@ The front end imports this too, to name it to its workers: torch is imported whe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
 from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
+from archscore_server.engine.statistics import Pass
 from archscore_server.pool._allocator import Allocator
+from archscore_server.pool._base import Memory
+from archscore_server.pool._memory import of_host, resident
 from archscore_server.pool._messages import Hello
 
 _WARM_UP = EvaluationConfig(
@@ -42,11 +46,15 @@ class TorchEngine:
         torch.set_num_interop_threads(1)
         self._device = device
         self._data = Datasets(data_dir)
+        self._pass_seconds: defaultdict[str, float] = defaultdict(float)
+        uuid = ""
         if device == "cuda":
-            name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
+            properties = torch.cuda.get_device_properties(0)
+            name, memory = properties.name, properties.total_memory
+            uuid = str(getattr(properties, "uuid", ""))  # not in all versions of torch
         else:
             name, memory = _cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.hello = Hello(torch.__version__, np.__version__, device, name, memory)
+        self.hello = Hello(torch.__version__, np.__version__, device, name, memory, uuid)
         self._allocator = Allocator(memory) if device == "cpu" else None
         for _ in self.evaluate_stacks([nasbench201.parse(nasbench201.SPACE.example)], ["tcet"], _WARM_UP):
             pass
@@ -59,7 +67,35 @@ class TorchEngine:
 
         if self._allocator:
             self._allocator.suit(max(predicted_bytes(each, proxies, config, device="cpu") for each in architectures))
-        return evaluate_stacks(architectures, proxies, config, data=self._data, device=self._device)
+        self._pass_seconds.clear()
+        if self._device == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+        return evaluate_stacks(
+            architectures, proxies, config, data=self._data, device=self._device, on_pass=self._passed
+        )
+
+    @property
+    def pass_seconds(self) -> Mapping[str, float]:
+        """Seconds that each pass took, by name, since the last batch began."""
+        return self._pass_seconds
+
+    def memory(self) -> Memory:
+        """The memory in use."""
+        if self._device != "cuda":
+            used, size = of_host()
+            return Memory(resident=resident(), device_used=used, device_size=size)
+        import torch
+
+        free, size = torch.cuda.mem_get_info()
+        return Memory(
+            resident=resident(),
+            device_used=size - free,
+            device_size=size,
+            allocated=torch.cuda.max_memory_allocated(),
+            reserved=torch.cuda.memory_reserved(),
+        )
 
     def check(self) -> None:
         """Raises if the CUDA context is broken: such an error sticks until the process ends."""
@@ -67,6 +103,9 @@ class TorchEngine:
             import torch
 
             torch.cuda.synchronize()
+
+    def _passed(self, name: Pass, seconds: float) -> None:
+        self._pass_seconds[name.value] += seconds
 
 
 def gpu_names() -> list[str]:

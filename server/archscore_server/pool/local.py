@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from archscore_server.pool._base import (
 from archscore_server.pool._cores import split, usable_cores
 from archscore_server.pool._expectation import Expectation
 from archscore_server.pool._messages import LoadEngine, Start
+from archscore_server.pool._observer import NullPoolObserver, PoolObserver
 from archscore_server.pool._process import WorkerProcess
 from archscore_server.pool._torch_engine import TorchEngine
 from archscore_server.pool._watch import Timeouts
@@ -45,6 +46,8 @@ _logger = logging.getLogger(__name__)
 class _Seat:
     """A place that always has a worker, or is about to get one."""
 
+    number: int
+    device: str
     start: Start
     variables: Mapping[str, str]
 
@@ -66,8 +69,7 @@ class LocalPool:
         load: LoadEngine = TorchEngine,
         heartbeat_timeout: float = 30.0,
         batch_timeout: float = 60.0,
-        on_workers_changed: Callable[[int, int], None] | None = None,
-        on_worker_lost: Callable[[LossReason], None] | None = None,
+        observer: PoolObserver | None = None,
     ) -> None:
         """A pool without workers.
 
@@ -80,8 +82,7 @@ class LocalPool:
             heartbeat_timeout: seconds of silence after which a worker is taken for hung.
             batch_timeout: seconds that a batch gets for each of its stacks, besides many times what it should take,
                 before its worker is taken for hung.
-            on_workers_changed: called with (ready, all) workers whenever the first number changes.
-            on_worker_lost: called when a worker is lost that had started, with how it was lost.
+            observer: hears what becomes of workers; that one is lost, only if it had started.
         """
         self._device = device
         self._workers = workers
@@ -89,8 +90,7 @@ class LocalPool:
         self._data_dir = data_dir
         self._load = load
         self._timeouts = Timeouts(heartbeat_timeout, batch_timeout)
-        self._on_workers_changed = on_workers_changed
-        self._on_worker_lost = on_worker_lost
+        self._observer = observer or NullPoolObserver()
         self._seats: list[_Seat] = []
         self._starting: asyncio.Task[None] | None = None
         self._keepers: list[asyncio.Task[None]] = []
@@ -145,7 +145,9 @@ class LocalPool:
                 raise WorkerLostError("the pool has stopped")
             self._freed.clear()
             await self._freed.wait()
-        return await self._free.popleft().run(batch, on_results, self._expectation.of(batch, self.info.device_kind))
+        worker = self._free.popleft()
+        self._workers_changed()
+        return await worker.run(batch, on_results, self._expectation.of(batch, self.info.device_kind))
 
     async def stop(self) -> None:
         """Kills the workers, and returns when no process is left."""
@@ -189,9 +191,12 @@ class LocalPool:
             # on a machine that does anything else besides an evaluation takes ten times as long.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         }
+        if not gpus:
+            return [_Seat(number, kind, start, shared) for number in range(workers)]
+        places = [(number, number % len(gpus)) for number in range(workers)]
         return [
-            _Seat(start, shared | ({"CUDA_VISIBLE_DEVICES": _visible_gpu(number % len(gpus))} if gpus else {}))
-            for number in range(workers)
+            _Seat(number, str(gpu), start, shared | {"CUDA_VISIBLE_DEVICES": _visible_gpu(gpu)})
+            for number, gpu in places
         ]
 
     async def _keep(self, seat: _Seat, worker: WorkerProcess) -> None:
@@ -199,7 +204,9 @@ class LocalPool:
         while True:
             reason: LossReason = "died"
             try:
-                reason = await worker.listen(partial(self._release, worker))
+                reason = await worker.listen(
+                    partial(self._release, worker), partial(self._observer.worker_memory, seat.number, seat.device)
+                )
             except asyncio.CancelledError:
                 self._departed(worker)
                 await worker.bury()
@@ -209,8 +216,7 @@ class LocalPool:
             self._departed(worker)
             # Not here: a process may take its time to end, and its successor need not wait for that.
             self._bury(worker)
-            if self._on_worker_lost:
-                self._on_worker_lost(reason)
+            self._observer.worker_lost(reason)
             worker = await self._replace(seat)
             self._arrived(worker)
 
@@ -237,11 +243,11 @@ class LocalPool:
     def _release(self, worker: WorkerProcess) -> None:
         self._free.append(worker)
         self._freed.set()
+        self._workers_changed()
 
     def _arrived(self, worker: WorkerProcess) -> None:
         self._ready.add(worker)
         self._release(worker)
-        self._workers_changed()
 
     def _departed(self, worker: WorkerProcess) -> None:
         self._ready.discard(worker)
@@ -250,8 +256,8 @@ class LocalPool:
         self._workers_changed()
 
     def _workers_changed(self) -> None:
-        if self._on_workers_changed:
-            self._on_workers_changed(len(self._ready), len(self._seats))
+        idle = len(self._free)
+        self._observer.workers_changed(idle=idle, busy=len(self._ready) - idle, workers=len(self._seats))
 
 
 async def _spawn_all(seats: list[_Seat], timeouts: Timeouts) -> list[WorkerProcess]:
@@ -285,4 +291,5 @@ def _describe(seats: list[_Seat], workers: list[WorkerProcess]) -> PoolInfo:
         DeviceInfo(at.device_kind, at.device_name, number, seats[0].start.threads, at.memory_bytes)
         for (_, at), number in Counter(places).items()
     )
-    return PoolInfo(hello.torch_version, hello.numpy_version, devices)
+    uuids = tuple(at.device_uuid for _, at in dict.fromkeys(places) if at.device_uuid)
+    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids)

@@ -17,11 +17,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from archscore_server import logs
-from archscore_server.pool._base import Batch
+from archscore_server.pool._base import Batch, Memory
 from archscore_server.pool._messages import (
     BatchDone,
     BatchFailed,
@@ -38,19 +40,29 @@ from archscore_server.pool._messages import (
 #: Where memory runs short on the machine, the kernel is to take a worker, which is replaced, and not the front end.
 _OOM_SCORE_ADJ = 500
 
+#: Seconds between two looks at how much memory is in use, at least, while batches run.
+_MEMORY_SECONDS = 1.0
+
 _PR_SET_PDEATHSIG = 1
 
 _logger = logging.getLogger(__name__)
 
 
 class Channel:
-    """The worker's side of the conversation."""
+    """The worker's side of the conversation.
+
+    Attributes:
+        memory: looks how much memory is in use, for signs of life; None where that must not be done meanwhile. A driver
+            may keep whoever asks it waiting while a batch runs, and signs of life must not wait.
+    """
 
     def __init__(self) -> None:
         """Takes stdin and stdout for itself, and begins to listen."""
         source = os.fdopen(os.dup(0), "rb")
         self._sink = os.fdopen(os.dup(1), "wb")
         self._sending = threading.Lock()
+        self.memory: Callable[[], Memory | None] | None = None
+        self._looked = 0.0
         # What a library prints must not end up among the messages.
         os.dup2(2, 1)
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123
@@ -69,6 +81,12 @@ class Channel:
             self._sink.write(encoded)
             self._sink.flush()
 
+    def send_memory(self, engine: Engine) -> None:
+        """Says how much memory is in use, unless it did lately. To be called between stacks."""
+        if time.monotonic() - self._looked >= _MEMORY_SECONDS:
+            self.send(Beat(memory_of(engine)))
+            self._looked = time.monotonic()
+
     def beat(self, interval: float) -> None:
         """Gives a sign of life now and every so many seconds, from a thread of its own."""
         threading.Thread(target=self._beat, args=(interval,), name="beat", daemon=True).start()
@@ -76,7 +94,8 @@ class Channel:
     def _beat(self, interval: float) -> None:
         with contextlib.suppress(BrokenPipeError):  # the front end is gone: the listener ends the process
             while True:
-                self.send(Beat())
+                look = self.memory
+                self.send(Beat(look() if look else None))
                 time.sleep(interval)
 
     def _listen(self, source: BinaryIO) -> None:
@@ -102,6 +121,7 @@ def run_batch(engine: Engine, batch: Batch, channel: Channel) -> None:
     try:
         for results in engine.evaluate_stacks(batch.architectures, batch.proxies, batch.config):
             channel.send(Results(results))
+            channel.send_memory(engine)
     except Exception:  # noqa: BLE001 -- reported to the front end, which knows what to do
         message = traceback.format_exc()
         try:
@@ -111,7 +131,16 @@ def run_batch(engine: Engine, batch: Batch, channel: Channel) -> None:
             raise
         channel.send(BatchFailed(message))
     else:
-        channel.send(BatchDone(time.perf_counter() - started))
+        channel.send(BatchDone(time.perf_counter() - started, dict(engine.pass_seconds)))
+
+
+def memory_of(engine: Engine) -> Memory | None:
+    """The memory in use; None if it cannot be said."""
+    try:
+        return engine.memory()
+    except Exception as error:  # noqa: BLE001 -- a device that fails shows where it is computed with
+        _logger.debug("cannot see how much memory is in use: %s", error)
+        return None
 
 
 def main() -> None:
@@ -133,7 +162,10 @@ def main() -> None:
         sys.exit(1)
     channel.send(engine.hello)
     while True:
-        run_batch(engine, channel.receive(), channel)
+        channel.memory = partial(memory_of, engine)
+        batch = channel.receive()
+        channel.memory = None
+        run_batch(engine, batch, channel)
 
 
 def _die_before_the_front_end() -> None:

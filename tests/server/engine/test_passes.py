@@ -1,5 +1,6 @@
 """Statistics per layer against the reference figures."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,14 @@ def test_a_pass_never_runs_twice(space: str, monkeypatch: pytest.MonkeyPatch) ->
     passes.run(stack, list(STATISTICS), config)
     assert set(FORWARDS) == set(Pass)
     assert len(forwards) == sum(FORWARDS.values())
+
+
+def test_the_seconds_of_each_pass_are_told() -> None:
+    config = EvaluationConfig(batch_size=4, resolution=8, network=SPACES["nasbench201"].network)
+    stack = build([nasbench201.from_index(6111)], [0], config, torch.device("cpu"))
+    told = []
+    started = time.perf_counter()
+    passes.run(stack, ["snip", "logdet_train", "logdet_eval"], config, on_pass=lambda *one: told.append(one))
+    assert [name for name, _ in told] == [Pass.TRAIN, Pass.EVAL]
+    assert all(seconds > 0 for _, seconds in told)
+    assert sum(seconds for _, seconds in told) <= time.perf_counter() - started

@@ -19,6 +19,8 @@ from archscore_server.pool import (
     BatchFailedError,
     DeviceInfo,
     LossReason,
+    Memory,
+    NullPoolObserver,
     PoolInfo,
     PoolStartError,
     WorkerLostError,
@@ -60,16 +62,29 @@ class Results:
         return int(evaluation.scores[proxy].value or 0)
 
 
-class Readiness:
-    """Hears how many workers are ready."""
+class Readiness(NullPoolObserver):
+    """Hears how many workers are ready, how many are busy, how they are lost and what memory they use."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[int, int]] = []
+        self.busy: list[int] = []
+        self.reasons: list[LossReason] = []
+        self.memory: dict[tuple[int, str], Memory] = {}
         self._changed = asyncio.Event()
 
-    def __call__(self, ready: int, workers: int) -> None:
-        self.heard.append((ready, workers))
-        self._changed.set()
+    def workers_changed(self, *, idle: int, busy: int, workers: int) -> None:
+        if self.busy[-1:] != [busy]:
+            self.busy.append(busy)
+        ready = (idle + busy, workers)
+        if self.heard[-1:] != [ready]:
+            self.heard.append(ready)
+            self._changed.set()
+
+    def worker_lost(self, reason: LossReason) -> None:
+        self.reasons.append(reason)
+
+    def worker_memory(self, place: int, device: str, memory: Memory) -> None:
+        self.memory[place, device] = memory
 
     async def until(self, ready: int) -> None:
         while self.heard[-1][0] != ready:
@@ -129,6 +144,40 @@ async def test_it_says_what_runs_in_the_workers(start: Start) -> None:
     pool = await start(workers=2)
     assert pool.info == PoolInfo("2.0", "1.0", (DeviceInfo("cpu", "puppet", 2, 1, 2**30),))
     assert (pool.slots, pool.ready_workers, pool.max_batch) == (2, 2, 4)
+
+
+async def test_it_says_how_many_workers_are_busy(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(workers=2, observer=readiness)
+    for indices in ((1,), (2, 3)):
+        await pool.run(batch("tcet", *indices), Results())
+    assert readiness.busy == [0, 1, 0, 1, 0]
+    assert readiness.heard == [(1, 2), (2, 2)]
+
+
+async def test_a_report_has_the_seconds_of_each_pass(start: Start) -> None:
+    pool = await start()
+    report = await pool.run(batch("tcet", 1, 2, 3), Results())
+    assert report.pass_seconds == {"train": 3.0}
+    report = await pool.run(batch("tcet", 1), Results())
+    assert report.pass_seconds == {"train": 1.0}
+
+
+async def test_workers_say_what_memory_they_use_while_idle(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(workers=2, observer=readiness, heartbeat_timeout=SILENCE)
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: len(readiness.memory) == 2)
+    assert set(readiness.memory) == {(0, "cpu"), (1, "cpu")}
+    assert {memory.resident for memory in readiness.memory.values()} == children()
+    assert pool.ready_workers == 2
+
+
+async def test_workers_say_what_memory_they_use_while_they_are_busy(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(observer=readiness)
+    await pool.run(batch("tcet", 1), Results())
+    assert set(readiness.memory) == {(0, "cpu")}
 
 
 async def test_before_the_start_there_is_no_info() -> None:
@@ -213,8 +262,7 @@ async def test_a_batch_that_raises_fails_and_its_worker_lives_on(start: Start) -
 )
 async def test_a_worker_that_is_lost_is_replaced(start: Start, proxy: str, ending: str, reason: LossReason) -> None:
     readiness = Readiness()
-    reasons: list[LossReason] = []
-    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
+    pool = await start(observer=readiness, heartbeat_timeout=SILENCE)
     pid = await pid_of(pool)
     results = Results()
     async with asyncio.timeout(PATIENCE):
@@ -222,7 +270,7 @@ async def test_a_worker_that_is_lost_is_replaced(start: Start, proxy: str, endin
             await pool.run(batch(proxy, 1, 2), results)
         assert await pid_of(pool) != pid
     assert caught.value.reason == reason
-    assert reasons == [reason]
+    assert readiness.reasons == [reason]
     assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
     assert (pool.slots, pool.ready_workers) == (1, 1)
     assert results.stacks == ([] if proxy in ("exit", "kill") else [[(0, evaluation_of(cell(1)))]])
@@ -246,7 +294,7 @@ async def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(start: Start
 
 async def test_a_worker_killed_while_it_is_free_is_replaced(start: Start) -> None:
     readiness = Readiness()
-    pool = await start(on_workers_changed=readiness)
+    pool = await start(observer=readiness)
     pid = await pid_of(pool)
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(PATIENCE):
@@ -257,15 +305,14 @@ async def test_a_worker_killed_while_it_is_free_is_replaced(start: Start) -> Non
 
 async def test_a_worker_stopped_while_it_is_free_is_replaced(start: Start) -> None:
     readiness = Readiness()
-    reasons: list[LossReason] = []
-    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
+    pool = await start(observer=readiness, heartbeat_timeout=SILENCE)
     pid = await pid_of(pool)
     os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE):
         await readiness.until(0)
         await readiness.until(1)
         assert await pid_of(pool) != pid
-    assert reasons == ["hung"]
+    assert readiness.reasons == ["hung"]
     assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
 
 
@@ -283,7 +330,7 @@ async def test_a_batch_that_never_ends_is_ended(start: Start) -> None:
 
 async def test_a_batch_that_never_ends_is_ended_though_nobody_waits_for_it(start: Start) -> None:
     readiness = Readiness()
-    pool = await start(batch_timeout=0.5, on_workers_changed=readiness)
+    pool = await start(batch_timeout=0.5, observer=readiness)
     results = Results()
     run = asyncio.create_task(pool.run(batch("hang", 1, 2), results))
     async with asyncio.timeout(PATIENCE):
@@ -295,13 +342,13 @@ async def test_a_batch_that_never_ends_is_ended_though_nobody_waits_for_it(start
 
 
 async def test_a_slow_batch_that_reports_its_stacks_is_left_alone(start: Start) -> None:
-    reasons: list[LossReason] = []
-    pool = await start(batch_timeout=3 * SLOW, on_worker_lost=reasons.append)
+    readiness = Readiness()
+    pool = await start(batch_timeout=3 * SLOW, observer=readiness)
     results = Results()
     async with asyncio.timeout(PATIENCE):
         await pool.run(batch("slow", *range(8)), results)
     assert len(results.stacks) == 8
-    assert not reasons
+    assert not readiness.reasons
 
 
 async def test_that_a_network_does_not_fit_is_a_result(start: Start) -> None:
@@ -314,7 +361,7 @@ async def test_that_a_network_does_not_fit_is_a_result(start: Start) -> None:
 
 async def test_a_batch_waits_for_the_successor_of_a_dead_worker(start: Start) -> None:
     readiness = Readiness()
-    pool = await start(on_workers_changed=readiness)
+    pool = await start(observer=readiness)
     os.kill(await pid_of(pool), signal.SIGKILL)
     async with asyncio.timeout(PATIENCE):
         await readiness.until(0)
@@ -331,8 +378,7 @@ async def test_a_worker_that_is_lost_while_it_starts_is_tried_again(
     start: Start, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     readiness = Readiness()
-    reasons: list[LossReason] = []
-    pool = await start(on_workers_changed=readiness, on_worker_lost=reasons.append, heartbeat_timeout=SILENCE)
+    pool = await start(observer=readiness, heartbeat_timeout=SILENCE)
     monkeypatch.setattr(_watch, "_LEAST_START_SILENCE", 0)
     first = await pid_of(pool)
     os.kill(first, signal.SIGKILL)
@@ -344,7 +390,7 @@ async def test_a_worker_that_is_lost_while_it_starts_is_tried_again(
         await readiness.until(1)
         assert await pid_of(pool) not in {first, second}
     assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
-    assert reasons == ["died"], "a start that fails is no worker that was lost"
+    assert readiness.reasons == ["died"], "a start that fails is no worker that was lost"
 
 
 async def test_a_start_that_hangs_or_fails_is_tried_again(
@@ -379,7 +425,7 @@ async def test_a_pool_whose_workers_hang_as_they_start_does_not_start(
 
 async def test_workers_killed_again_and_again_are_replaced_each_time(start: Start) -> None:
     readiness = Readiness()
-    pool = await start(on_workers_changed=readiness)
+    pool = await start(observer=readiness)
     pids = set()
     async with asyncio.timeout(PATIENCE):
         for _ in range(10):
@@ -505,7 +551,7 @@ async def test_stop_leaves_no_process_no_thread_and_no_file() -> None:
             threads=1,
             load=PuppetEngine,
             heartbeat_timeout=SILENCE,
-            on_workers_changed=readiness,
+            observer=readiness,
         )
         await pool.start()
         for proxy in ("stop", "kill"):
@@ -569,7 +615,7 @@ def test_workers_do_not_outlive_a_front_end_that_is_killed(proxy: str) -> None:
 async def test_nothing_is_lost_while_workers_are_killed(start: Start) -> None:
     """A scheduler over a pool whose workers are killed all the time, one by one."""
     readiness = Readiness()
-    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine, on_workers_changed=readiness)
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=PuppetEngine, observer=readiness)
     scheduler = Scheduler(pool, max_queued=20_000, batch_delay=0, max_batch=64)
     async with asyncio.timeout(PATIENCE):
         await scheduler.start()

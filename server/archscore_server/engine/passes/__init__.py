@@ -6,6 +6,7 @@ those (`archscore_server.engine.statistics` lists them).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Set
 
 from archscore_server.engine.config import EvaluationConfig
@@ -30,9 +31,16 @@ _PASSES: dict[Pass, Callable[[Context, Set[str]], dict[str, Statistic]]] = {
     Pass.ZEN: zen_pass,
 }
 
+#: Told of each pass that has run, and how many seconds it took.
+OnPass = Callable[[Pass, float], None]
+
 
 def run(
-    stack: Stack, needs: Collection[str], config: EvaluationConfig, dataset: Dataset | None = None
+    stack: Stack,
+    needs: Collection[str],
+    config: EvaluationConfig,
+    dataset: Dataset | None = None,
+    on_pass: OnPass | None = None,
 ) -> dict[str, Statistic]:
     """Runs the passes that yield the statistics needed, each once.
 
@@ -41,6 +49,8 @@ def run(
         needs: names of statistics.
         config: batch size and precision.
         dataset: where minibatches are from; None for "gaussian".
+        on_pass: called with each pass that has run and its seconds. A pass ends with its results on the host, so they
+            are those of a GPU too; what was queued of building the stack counts for the first pass.
 
     Returns:
         The statistics needed.
@@ -50,5 +60,8 @@ def run(
     for name, run_pass in _PASSES.items():
         wanted = {need for need in needs if STATISTICS[need] is name}
         if wanted:
+            started = time.perf_counter()
             results |= run_pass(context, wanted)
+            if on_pass:
+                on_pass(name, time.perf_counter() - started)
     return results

@@ -3,6 +3,8 @@
 import contextlib
 import urllib.request
 
+import grpc
+import grpc.aio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,6 +15,7 @@ from archscore_server.metrics import ArchitectureOutcome, Metrics
 from support.serving import COMPUTE_SECONDS, TIMEOUT, eventually, many, one, results_of, status_of
 
 CELLS = [nasbench201.from_index(index).format() for index in (6111, 1462, 13714, 81, 1459)]
+SERVICE = "archscore.v1.ScoringService"
 DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 
@@ -57,9 +60,6 @@ async def test_a_scripted_load_is_counted_exactly(served):
     await eventually(lambda: served.server._scheduler.in_flight == 0)
 
     samples = scrape(served)
-    batches = len(served.pool.batches)
-    failed_batches = sum(CELLS[1] in [a.format() for a in batch.architectures] for batch in served.pool.batches)
-    service = "archscore.v1.ScoringService"
     expected = {
         ("archscore_architectures_total", "nasbench201", "ok"): 5,
         ("archscore_architectures_total", "nasbench201", "non_finite"): 1,
@@ -67,34 +67,59 @@ async def test_a_scripted_load_is_counted_exactly(served):
         ("archscore_architectures_total", "invalid", "nasbench201"): 3,
         ("archscore_architectures_total", "degenerate", "nasbench201"): 1,
         ("archscore_architectures_total", "cancelled", "nasbench201"): 1,
-        ("archscore_rpcs_total", "OK", f"{service}/ScoreArchitectures"): 1,
-        ("archscore_rpcs_total", "OK", f"{service}/ScoreArchitecture"): 1,
-        ("archscore_rpcs_total", "INVALID_ARGUMENT", f"{service}/ScoreArchitecture"): 2,
-        ("archscore_rpcs_total", "CANCELLED", f"{service}/ScoreArchitecture"): 1,
-        ("archscore_rpcs_total", "OK", f"{service}/ListProxies"): 1,
-        ("archscore_rpc_seconds_count", f"{service}/ScoreArchitectures"): 1,
-        ("archscore_rpc_seconds_count", f"{service}/ScoreArchitecture"): 4,
-        ("archscore_rpc_seconds_count", f"{service}/ListProxies"): 1,
-        ("archscore_queued_architectures",): 0,
-        ("archscore_merged_total",): 1,
-        ("archscore_workers_ready",): 2,
-        ("archscore_workers",): 2,
-        ("archscore_store_scores_total", "hit"): 1,
-        ("archscore_store_scores_total", "miss"): 7,
-        ("archscore_store_up",): 1,
+        ("archscore_rpcs_total", "OK", f"{SERVICE}/ScoreArchitectures"): 1,
+        ("archscore_rpcs_total", "OK", f"{SERVICE}/ScoreArchitecture"): 1,
+        ("archscore_rpcs_total", "INVALID_ARGUMENT", f"{SERVICE}/ScoreArchitecture"): 2,
+        ("archscore_rpcs_total", "CANCELLED", f"{SERVICE}/ScoreArchitecture"): 1,
+        ("archscore_rpcs_total", "OK", f"{SERVICE}/ListProxies"): 1,
     }
-    assert {name: samples.get(name) for name in expected} == expected
-    counted = {name for name in samples if name[0] in ("archscore_architectures_total", "archscore_rpcs_total")}
-    assert counted == {
-        name for name in expected if name[0] in ("archscore_architectures_total", "archscore_rpcs_total")
-    }
-    batch_sizes = [value for name, value in samples.items() if name[0] == "archscore_batch_size_count"]
-    assert sum(batch_sizes) == batches
-    batched = [value for name, value in samples.items() if name[0] == "archscore_batch_size_sum"]
-    assert sum(batched) == len(served.pool.evaluated)
-    assert samples[("archscore_compute_seconds_total",)] == pytest.approx(COMPUTE_SECONDS * (batches - failed_batches))
-    retried = samples.get(("archscore_retried_total", "batch_failed"), 0)
+    names = {name for name, *_ in expected}
+    assert {key: value for key, value in samples.items() if key[0] in names and value} == expected
+    batches = len(served.pool.batches)
+    failed_batches = sum(CELLS[1] in [a.format() for a in batch.architectures] for batch in served.pool.batches)
+    computed = COMPUTE_SECONDS * (batches - failed_batches)
+    assert samples["archscore_compute_seconds_total", "other"] == pytest.approx(computed)
+    retried = samples["archscore_retried_total", "batch_failed"]
     assert retried == len(served.pool.evaluated) - 6
+
+
+async def test_scores_are_counted_by_what_became_of_each(served):
+    """A score of an architecture that is not OK may itself be."""
+    served.pool.non_finite.add(CELLS[1])
+    encodings = [CELLS[0], CELLS[1], DISCONNECTED, "garbage"]
+    for _ in range(3):  # computed, out of the store, and as answered before
+        await results_of(served.stub.ScoreArchitectures(many(encodings, ["tcet", "parameters"]), timeout=TIMEOUT))
+    samples = scrape(served)
+    assert {key[1:]: value for key, value in samples.items() if key[0] == "archscore_scores_total"} == {
+        ("nasbench201", "ok", "tcet"): 3,
+        ("nasbench201", "non_finite", "tcet"): 3,
+        ("degenerate", "nasbench201", "tcet"): 3,
+        ("invalid", "nasbench201", "tcet"): 3,
+        ("nasbench201", "ok", "parameters"): 9,
+        ("invalid", "nasbench201", "parameters"): 3,
+    }
+
+
+async def test_time_series_do_not_grow_with_what_clients_send(served):
+    async def ask(word):
+        channel, stub = served.channel, served.stub
+        metadata = [("archscore-client-id", word)]
+        await stub.ScoreArchitecture(one(CELLS[0]), timeout=TIMEOUT, metadata=metadata)
+        await stub.ScoreArchitectures(many([word]), timeout=TIMEOUT, metadata=metadata).read()
+        for request in (one(CELLS[0], [word]), one(word), one(CELLS[0], ["tcet", word] * 100)):
+            await status_of(stub.ScoreArchitecture(request, timeout=TIMEOUT, metadata=metadata))
+        elsewhere = scoring_pb2.Architecture(space=word, encoding=CELLS[0])
+        await status_of(stub.ScoreArchitecture(scoring_pb2.ScoreArchitectureRequest(architecture=elsewhere)))
+        for method in (f"/{SERVICE}/{word}", f"/{word}/ScoreArchitecture", f"/{word}"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary(method)(b"", timeout=TIMEOUT, metadata=metadata)
+
+    await ask("first")
+    before = set(scrape(served))
+    for number in range(50):
+        await ask(f"odd{number}")
+    assert set(scrape(served)) == before
+    assert not [key for key in before if any("first" in str(part) for part in key)]
 
 
 async def test_queue_depth_is_seen(served):
@@ -105,19 +130,19 @@ async def test_queue_depth_is_seen(served):
     await eventually(lambda: len(served.pool.batches) == 2)
     running = len(served.pool.evaluated)
     in_flight = served.server._scheduler.in_flight
-    assert scrape(served)[("archscore_queued_architectures",)] == in_flight - running > 0
+    assert scrape(served)["archscore_queued_architectures", "default"] == in_flight - running > 0
     served.pool.gate.set()
     assert len(await results_of(call)) == 200
-    assert scrape(served)[("archscore_queued_architectures",)] == 0
+    assert scrape(served)["archscore_queued_architectures", "default"] == 0
 
 
 def test_callers_have_a_time_series_each_up_to_a_number(monkeypatch):
-    monkeypatch.setattr("archscore_server.metrics._MAX_CLIENTS", 3)
+    monkeypatch.setattr("archscore_server.metrics._metrics._MAX_CLIENTS", 3)
     metrics = Metrics()
 
     def ask(name, authenticated=True):
         with caller(Caller(name, authenticated)):
-            metrics.architectures_ended("nasbench201", ArchitectureOutcome.OK, 2)
+            metrics.architectures_ended("nasbench201", ["tcet"], ArchitectureOutcome.OK, 2)
 
     for number in (1, 2, 1, 3, 4, 5, 3):
         ask(f"token:{number}")

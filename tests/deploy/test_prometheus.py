@@ -1,0 +1,45 @@
+"""The configuration of Prometheus and the alerts, as promtool sees them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from click import Option
+
+from archscore_server import cli
+
+DIRECTORY = Path(__file__).parents[2] / "deploy" / "prometheus"
+ALERTS = (DIRECTORY / "alerts.yml").read_text()
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    "check", ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts_test.yml"]
+)
+def test_promtool(check: str) -> None:
+    ran = subprocess.run([str(PROMTOOL), *check.split()], cwd=DIRECTORY, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_every_alert_says_what_to_do_and_is_tested() -> None:
+    names = re.findall(r"- alert: (\w+)", ALERTS)
+    assert len(names) == ALERTS.count("summary: ") == ALERTS.count("runbook: ") == ALERTS.count("severity: ")
+    tests = (DIRECTORY / "alerts_test.yml").read_text()
+    assert set(re.findall(r'alertname="(\w+)"', tests)) == set(names)
+
+
+def test_runbooks_name_options_that_there_are() -> None:
+    known = {name for option in cli.main.params if isinstance(option, Option) for name in option.opts}
+    assert set(re.findall(r"--[a-z][a-z-]*", ALERTS)) <= known
+
+
+def test_alerts_use_metrics_that_there_are() -> None:
+    documented = set(
+        re.findall(r"^\| `(archscore_\w+)`", (DIRECTORY.parents[1] / "docs" / "metrics.md").read_text(), re.M)
+    )
+    assert set(re.findall(r"\barchscore_\w+", ALERTS)) <= documented
