@@ -22,6 +22,7 @@ from grafana_foundation_sdk.models.common import (
 from grafana_foundation_sdk.models.dashboard import (
     Dashboard,
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     Threshold,
     ThresholdsMode,
@@ -185,7 +186,6 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
         .multi(True)
         .include_all(True)
         .all_value(".*")
-        .current(_ALL)
     )
     builder = (
         dashboard.Dashboard(title)
@@ -210,7 +210,7 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
         builder = builder.with_row(dashboard.Row(row))
         for panel in panels:
             builder = builder.with_panel(panel)
-    return _numbered(builder.build())
+    return builder.build()
 
 
 def _target(query: Query) -> prometheus.Dataquery:

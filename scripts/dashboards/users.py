@@ -34,35 +34,39 @@ def _now() -> list[Panel]:
         number(
             "Scored",
             "suffix: /s",
-            "Architectures that got scores. If it falls while the queue is not empty, look at the workers on the page for operators.",
+            "Architectures that got scores. If it falls while the queue is not empty, look at the workers on the page"
+            " for operators.",
             Query(total("archscore_architectures_total", matchers=[_SCORED]), "architectures"),
         ),
         number(
             "Waiting",
             "short",
-            "Architectures that wait for a worker. A search that waits too long asks with a higher priority; if it grows for hours, the server "
-            "needs more or faster devices.",
+            "Architectures that wait for a worker. A search that waits too long asks with a higher priority; if it "
+            "grows for hours, the server needs more or faster devices.",
             Query(f"sum({metric('archscore_queued_architectures')})", "architectures"),
         ),
         number(
             "Wait for a worker, p95",
             "s",
-            "Nineteen of twenty architectures wait less. If it is long, see which priority waits, below, and who asks for most.",
+            "Nineteen of twenty architectures wait less. If it is long, see which priority waits, below, and who asks"
+            " for most.",
             Query(quantile(0.95, "archscore_queue_wait_seconds"), "p95"),
             bad=(10, 60),
         ),
         number(
             "From the store",
             "percentunit",
-            "Share of scores that were asked for and had been computed before. A search that repeats itself has a high one. If it drops to 0 after an "
-            "upgrade, the versions of proxies or torch have changed and scores are computed anew.",
+            "Share of scores that were asked for and had been computed before. A search that repeats itself has a "
+            "high one. If it drops to 0 after an upgrade, the versions of proxies or torch have changed and scores "
+            "are computed anew.",
             Query(_FROM_STORE, "hits"),
             decimals=0,
         ),
         number(
             "Without scores",
             "percentunit",
-            "Share of architectures that got an error. The panel by outcome says which; docs/clients.md has what to do about each.",
+            "Share of architectures that got an error. The panel by outcome says which; docs/clients.md has what to "
+            "do about each.",
             Query(share("archscore_architectures_total", 'outcome!~"ok|degenerate|non_finite"'), "errors"),
             bad=(0.05, 0.2),
             decimals=1,
@@ -70,7 +74,8 @@ def _now() -> list[Panel]:
         number(
             "Workers ready",
             "short",
-            "Worker processes that compute, or could. With none, requests wait and health says NOT_SERVING: tell the operators.",
+            "Worker processes that compute, or could. With none, requests wait and health says NOT_SERVING: tell the "
+            "operators.",
             Query(f"sum({metric('archscore_workers_ready')})", "workers"),
         ),
     ]
@@ -81,8 +86,9 @@ def _throughput() -> list[Panel]:
         series(
             "Architectures by outcome",
             "suffix: /s",
-            "What became of the architectures that were asked for. Much of invalid or too_large: look at what your search proposes. expired: "
-            "longer deadlines, or less at a time. refused: the queue is full. failed: tell the operators.",
+            "What became of the architectures that were asked for. Much of invalid or too_large: look at what your "
+            "search proposes. expired: longer deadlines, or less at a time. refused: the queue is full. failed: tell "
+            "the operators.",
             Query(total("archscore_architectures_total", "outcome"), "{{outcome}}"),
             width=12,
             stacked=True,
@@ -90,8 +96,9 @@ def _throughput() -> list[Panel]:
         series(
             "Scores by proxy",
             "suffix: /s",
-            "Scores given, from the store or computed. If a proxy is missing that you asked for, look for errors in the panel by outcome. A dear proxy slows "
-            "all others that share its workers: docs/proxies.md has what each costs.",
+            "Scores given, from the store or computed. If a proxy is missing that you asked for, look for errors in "
+            "the panel by outcome. A dear proxy slows all others that share its workers: docs/proxies.md has what "
+            "each costs.",
             Query(total("archscore_scores_total", "proxy", matchers=[_SCORED]), "{{proxy}}"),
             width=12,
             stacked=True,
@@ -99,23 +106,24 @@ def _throughput() -> list[Panel]:
         series(
             "Architectures by search space",
             "suffix: /s",
-            "What is asked for, whatever comes of it. A ZenNAS network may take as long as many NAS-Bench-201 cells: if throughput fell, see "
-            "whether the mix has changed.",
+            "What is asked for, whatever comes of it. A ZenNAS network may take as long as many NAS-Bench-201 cells: "
+            "if throughput fell, see whether the mix has changed.",
             Query(total("archscore_architectures_total", "space"), "{{space}}"),
             stacked=True,
         ),
         series(
             "Architectures by client",
             "suffix: /s",
-            "Who asks; those without a token or certificate are `anonymous`. Clients take turns, so one that asks for much does not keep others waiting for "
-            "long. If one does anyway, have it ask with PRIORITY_BULK.",
+            "Who asks; those without a token or certificate are `anonymous`. Clients take turns, so one that asks for"
+            " much does not keep others waiting for long. If one does anyway, have it ask with PRIORITY_BULK.",
             Query(total("archscore_client_architectures_total", "client"), "{{client}}"),
             stacked=True,
         ),
         series(
             "Calls by method",
             "reqps",
-            "Many calls of ScoreArchitecture: ask for many architectures in one call of ScoreArchitectures instead, which costs the server less.",
+            "Many calls of ScoreArchitecture: ask for many architectures in one call of ScoreArchitectures instead, "
+            "which costs the server less.",
             Query(total("archscore_rpcs_total", "method"), "{{method}}"),
             stacked=True,
         ),
@@ -134,22 +142,23 @@ def _latency() -> list[Panel]:
         series(
             "One architecture",
             "s",
-            "How long successful calls of ScoreArchitecture take, waiting included. If it is long: the wait for a worker says how much of it is the "
-            "queue. Ask with PRIORITY_INTERACTIVE if somebody waits for the answer.",
+            "How long successful calls of ScoreArchitecture take, waiting included. If it is long: the wait for a "
+            "worker says how much of it is the queue. Ask with PRIORITY_INTERACTIVE if somebody waits for the answer.",
             *durations("ScoreArchitecture"),
         ),
         series(
             "Many architectures",
             "s",
-            "How long successful calls of ScoreArchitectures take until their last result. It goes with the number of architectures in a call: results come as "
-            "they are ready, so a long one is no harm unless its deadline is near.",
+            "How long successful calls of ScoreArchitectures take until their last result. It goes with the number of"
+            " architectures in a call: results come as they are ready, so a long one is no harm unless its deadline "
+            "is near.",
             *durations("ScoreArchitectures"),
         ),
         series(
             "Wait for a worker, p95, by priority",
             "s",
-            "How long architectures wait until they are computed. bulk waits while there is other work, and is meant to. If interactive waits, "
-            "batches take long: see the page for operators.",
+            "How long architectures wait until they are computed. bulk waits while there is other work, and is meant "
+            "to. If interactive waits, batches take long: see the page for operators.",
             Query(quantile(0.95, "archscore_queue_wait_seconds", "priority"), "{{priority}}"),
         ),
     ]
@@ -160,23 +169,23 @@ def _queue() -> list[Panel]:
         series(
             "Waiting, by priority",
             "short",
-            "Architectures that wait for a worker. At the limit (`--max-queued`, on the page for operators) requests are refused with QUEUE_FULL. If it never empties, "
-            "ask for less or add servers.",
+            "Architectures that wait for a worker. At the limit (`--max-queued`, on the page for operators) requests "
+            "are refused with QUEUE_FULL. If it never empties, ask for less or add servers.",
             Query(f"sum by (priority) ({metric('archscore_queued_architectures')})", "{{priority}}"),
             stacked=True,
         ),
         series(
             "Refused",
             "suffix: /s",
-            "Architectures that the full queue, or a server that stops, had no place for. Clients are told when to come back, and ours do. If it "
-            "lasts, send less at a time.",
+            "Architectures that the full queue, or a server that stops, had no place for. Clients are told when to "
+            "come back, and ours do. If it lasts, send less at a time.",
             Query(total("archscore_architectures_total", matchers=['outcome="refused"']), "refused"),
         ),
         series(
             "Given up",
             "suffix: /s",
-            "Architectures that left the queue because nobody waited for them any longer: the deadline passed, or the client left. Much of expired: "
-            "give longer deadlines, or ask for less at a time.",
+            "Architectures that left the queue because nobody waited for them any longer: the deadline passed, or the"
+            " client left. Much of expired: give longer deadlines, or ask for less at a time.",
             Query(total("archscore_dropped_total", "reason"), "{{reason}}"),
         ),
     ]
@@ -187,24 +196,26 @@ def _cache() -> list[Panel]:
         series(
             "Scores looked up",
             "suffix: /s",
-            "Scores that requests asked for: those that were in the store (hit), and those that had to be computed (miss). Only misses cost time of the devices. "
-            "If there are no hits where there should be, compare the fingerprints of the answers.",
+            "Scores that requests asked for: those that were in the store (hit), and those that had to be computed "
+            "(miss). Only misses cost time of the devices. If there are no hits where there should be, compare the "
+            "fingerprints of the answers.",
             Query(total("archscore_store_scores_total", "result", matchers=[_LOOKED_UP]), "{{result}}"),
             stacked=True,
         ),
         series(
             "Share from the store",
             "percentunit",
-            "Hits among the scores that were looked up. It falls when a config, a seed, a proxy's version or torch changes: all are part of the key. If it "
-            "falls by itself, the store may be full (`--max-stored-scores`): see its size on the page for operators.",
+            "Hits among the scores that were looked up. It falls when a config, a seed, a proxy's version or torch "
+            "changes: all are part of the key. If it falls by itself, the store may be full (`--max-stored-scores`): "
+            "see its size on the page for operators.",
             Query(_FROM_STORE, "hits"),
             most=1,
         ),
         series(
             "Merged",
             "suffix: /s",
-            "Architectures that were being computed already when they were asked for, and so cost nothing. Nothing to do; if it is high, several "
-            "clients search the same ground.",
+            "Architectures that were being computed already when they were asked for, and so cost nothing. Nothing to"
+            " do; if it is high, several clients search the same ground.",
             Query(total("archscore_merged_total"), "merged"),
         ),
     ]

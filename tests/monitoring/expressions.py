@@ -21,7 +21,8 @@ ALERTS: Final = ROOT / "deploy" / "prometheus" / "alerts.yml"
 GPU_ONLY: Final[Mapping[str, str]] = json.loads((Path(__file__).parent / "gpu_only.json").read_text())
 
 #: Comparisons and what they must not be taken for: strings and what is in braces.
-_TOKENS: Final = re.compile(r'"(?:\\.|[^"\\])*"|\{[^}]*\}|(?P<operator>==|!=|<=|>=|<|>)(?!\s*bool\b)')
+_STRING: Final = r""""(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'"""
+_TOKENS: Final = re.compile(rf"{_STRING}|{{(?:{_STRING}|[^}}])*}}|(?P<operator>==|!=|<=|>=|<|>)(?!\s*bool\b)")
 _ABSENT: Final = re.compile(r"\babsent(?:_over_time)?\s*\(")
 
 

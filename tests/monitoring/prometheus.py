@@ -72,9 +72,7 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def scraping(
-    address: str, directory: Path, *, interval: str = "1s", rules: Path | None = None
-) -> Iterator[Prometheus]:
+def scraping(address: str, directory: Path, *, interval: str = "1s", rules: Path | None = None) -> Iterator[Prometheus]:
     """Starts a Prometheus that scrapes one server, and waits until it has.
 
     Args:
