@@ -1,4 +1,4 @@
-"""What grpcurl does with a command line, as far as the documentation uses it: it knows the service by reflection only."""
+"""What grpcurl does with a command line, as far as the documentation uses it: it knows services by reflection only."""
 
 from __future__ import annotations
 
