@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.models.common import (
@@ -26,6 +27,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     Threshold,
     ThresholdsMode,
+    VariableOption,
     VariableRefresh,
     VariableSort,
 )
@@ -123,8 +125,8 @@ def series(
         panel = panel.max(most)
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
-    for query in queries:
-        panel = panel.with_target(_target(query))
+    for letter, query in zip(ascii_uppercase, queries, strict=False):
+        panel = panel.with_target(_target(query, letter))
     return panel
 
 
@@ -161,7 +163,7 @@ def number(
         .graph_mode(BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .thresholds(_thresholds(bad))
-        .with_target(_target(query))
+        .with_target(_target(query, "A"))
     )
     return panel if decimals is None else panel.decimals(decimals)
 
@@ -186,6 +188,7 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
         .multi(True)
         .include_all(True)
         .all_value(".*")
+        .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
     builder = (
         dashboard.Dashboard(title)
@@ -201,6 +204,7 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
             dashboard.DashboardLink("archscore")
             .type(DashboardLinkType.DASHBOARDS)
             .tags(["archscore"])
+            .icon("dashboard")
             .keep_time(True)
             .include_vars(True)
         )
@@ -210,11 +214,16 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
         builder = builder.with_row(dashboard.Row(row))
         for panel in panels:
             builder = builder.with_panel(panel)
-    return builder.build()
+    built = builder.build()
+    for number, panel in enumerate(built.panels or [], start=1):
+        panel.id_val = number
+    return built
 
 
-def _target(query: Query) -> prometheus.Dataquery:
-    return prometheus.Dataquery().expr(query.expr).legend_format(query.legend).datasource(DATASOURCE)
+def _target(query: Query, letter: str) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().ref_id(letter).range().datasource(DATASOURCE)
+    # The exemplars of this one have the ids of requests.
+    return target.expr(query.expr).legend_format(query.legend).exemplar("archscore_rpc_seconds" in query.expr)
 
 
 def _by(labels: Sequence[str]) -> str:

@@ -191,6 +191,7 @@ def _devices() -> list[Panel]:
             "move other work away.",
             Query(f"{metric('archscore_device_memory_used_bytes')}", "{{device}} used"),
             Query(f"{metric('archscore_device_memory_size_bytes')}", "{{device}} size"),
+            width=12,
         ),
         series(
             "Memory of workers",
@@ -198,6 +199,7 @@ def _devices() -> list[Panel]:
             "Resident memory of each worker process. It follows the largest networks that it has had. If it grows for"
             " hours on the same work, that is a leak: restart the server, and tell us.",
             Query(metric(memory, 'kind="resident"'), "worker {{worker}}"),
+            width=12,
         ),
         series(
             "Memory of tensors",
