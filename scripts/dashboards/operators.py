@@ -102,10 +102,10 @@ def _saturation() -> list[Panel]:
         series(
             "Workers at work",
             "percentunit",
-            "Share of the time of all workers in which they had a batch. At 100 % the devices are the limit. If it is"
+            "Share of the workers that have a batch. At 100 % the devices are the limit. If it is"
             " low while architectures wait, batches are held up: see the restarts of workers, and whether "
             "`--batch-delay` is long.",
-            Query(f"{total('archscore_batch_seconds_sum')} / sum({metric('archscore_workers')})", "at work"),
+            Query(_at_work(), "at work"),
             most=1,
         ),
         series(
@@ -306,6 +306,11 @@ def _front_end() -> list[Panel]:
             stacked=True,
         ),
     ]
+
+
+def _at_work() -> str:
+    busy = metric("archscore_workers", 'state="busy"')
+    return f"sum(avg_over_time({busy}[$__rate_interval])) / sum({metric('archscore_workers')})"
 
 
 def _queue_in_use() -> str:

@@ -75,6 +75,8 @@ class Load:
         self.overflow()
         self.lose_a_worker()
         self.knock()
+        # Prometheus sees no growth in what it sees for the first time.
+        self.score(8)
 
     def look_up(self) -> None:
         """All that needs no device."""
