@@ -134,7 +134,7 @@ sys.path[:0] = {path!r}
 from google.protobuf.compiler import plugin_pb2
 request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
 [package] = [f.options.go_package for f in request.proto_file if f.name == "archscore/v1/scoring.proto"]
-response = plugin_pb2.CodeGeneratorResponse()
+response = plugin_pb2.CodeGeneratorResponse(supported_features=1)  # optional fields
 response.file.add(name={name!r}, content=package)
 sys.stdout.buffer.write(response.SerializeToString())
 """

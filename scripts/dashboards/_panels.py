@@ -215,8 +215,8 @@ def page(uid: str, title: str, description: str, rows: Sequence[tuple[str, Seque
         for panel in panels:
             builder = builder.with_panel(panel)
     built = builder.build()
-    for number, panel in enumerate(built.panels or [], start=1):
-        panel.id_val = number
+    for place, built_panel in enumerate(built.panels or [], start=1):
+        built_panel.id_val = place
     return built
 
 

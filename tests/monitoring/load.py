@@ -55,7 +55,7 @@ class Load:
         self._rng = random.Random(seed)
         self._channel = grpc.insecure_channel(address)
         self._stub = scoring_pb2_grpc.ScoringServiceStub(self._channel)
-        self._metadata = [("authorization", f"Bearer {tokens[0]}")] if tokens else []
+        self._metadata = (("authorization", f"Bearer {tokens[0]}"),) if tokens else ()
 
     def __enter__(self) -> Load:
         return self
@@ -159,7 +159,7 @@ class Load:
     def knock(self) -> None:
         """Callers without a token, and with a wrong one; where the server wants none they are let in."""
         request = scoring_pb2.ListProxiesRequest()
-        for metadata in ([], [("authorization", "Bearer archscore.nobody.secret")]):
+        for metadata in ((), (("authorization", "Bearer archscore.nobody.secret"),)):
             _refused(self._stub.ListProxies.future(request, timeout=_TIMEOUT, metadata=metadata))
 
     def _stream(self, request: scoring_pb2.ScoreArchitecturesRequest, timeout: float = _TIMEOUT) -> None:

@@ -24,6 +24,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
@@ -87,8 +89,8 @@ def draw(path: Path, dashboard: Mapping[str, Any], prometheus: Prometheus, start
             _draw_panel(figure, box, panel, prometheus, start, end)
     figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor=_PAGE, metadata={"Software": None})
     plt.close(figure)
-    with Image.open(path) as picture:  # 64 colours are enough
-        picture.convert("RGB").quantize(64).save(path, optimize=True)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def _draw_panel(
@@ -104,9 +106,7 @@ def _draw_panel(
     inch_x, inch_y = 1 / figure.get_figwidth(), 1 / figure.get_figheight()
     gap_x, gap_y = 0.05 * inch_x, 0.05 * inch_y
     frame = (left + gap_x, bottom + gap_y, width - 2 * gap_x, height - 2 * gap_y)
-    figure.add_artist(
-        plt.Rectangle(frame[:2], *frame[2:], transform=figure.transFigure, color=_PANEL, ec=_GRID, zorder=-1)
-    )
+    figure.add_artist(Rectangle(frame[:2], *frame[2:], transform=figure.transFigure, color=_PANEL, ec=_GRID, zorder=-1))
     figure.text(
         frame[0] + 0.1 * inch_x,
         bottom + height - gap_y - 0.16 * inch_y,
@@ -160,7 +160,7 @@ def _draw_number(
         colour = _THRESHOLDS[_threshold(panel, points[-1][1])]
         axes = figure.add_axes((frame[0], frame[1], frame[2], frame[3] * 0.3))
         axes.set_axis_off()
-        axes.fill_between(*zip(*points, strict=True), color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between([x for x, _ in points], [y for _, y in points], color=colour, alpha=0.2, linewidth=0)
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
     figure.text(
@@ -190,9 +190,13 @@ def _draw_series(
         values = {round((moment - start) / _STEP): value for moment, value in series.points}
         heights = [values.get(place, math.nan) for place in range(len(moments))]
         if stacked:
-            top = [low + (height if math.isfinite(height) else 0.0) for low, height in zip(below, heights, strict=True)]
-            axes.fill_between([moment - start for moment in moments], below, top, color=colour, alpha=0.35, linewidth=0)
-            below = heights = top
+            tops = [
+                low + (height if math.isfinite(height) else 0.0) for low, height in zip(below, heights, strict=True)
+            ]
+            axes.fill_between(
+                [moment - start for moment in moments], below, tops, color=colour, alpha=0.35, linewidth=0
+            )
+            below = heights = tops
         axes.plot([moment - start for moment in moments], heights, color=colour, linewidth=1.1)
     axes.set_xlim(0, end - start)
     top = defaults.get("max") or axes.dataLim.y1 or 1.0
@@ -228,7 +232,7 @@ def _draw_legend(
                 return
         colour = _COLOURS[number % len(_COLOURS)]
         figure.add_artist(
-            plt.Line2D([x, x + 0.12 * inch_x], [y, y], transform=figure.transFigure, color=colour, linewidth=2)
+            Line2D([x, x + 0.12 * inch_x], [y, y], transform=figure.transFigure, color=colour, linewidth=2)
         )
         figure.text(x + 0.17 * inch_x, y, legend, size=size, color=_TEXT, va="center")
         x += needed
