@@ -145,16 +145,16 @@ def test_the_commands_of_protoc_run(tmp_path: Path) -> None:
     [block] = [block for block in SHELL if "protoc " in block]
     for name, target in (("protoc", "-m grpc_tools.protoc"), ("python", "")):
         (tmp_path / name).write_text(f'#!/bin/sh\nexec {GENERATED} {target} "$@"\n')
-    for name in ("protoc-gen-go", "protoc-gen-go-grpc", "grpc_cpp_plugin"):
+    plugins = ("protoc-gen-go", "protoc-gen-go-grpc", "protoc-gen-cpp", "grpc_cpp_plugin")
+    for name in plugins:  # protoc itself makes C++; that of grpcio-tools does not
         (tmp_path / name).write_text(PLUGIN.format(python=GENERATED, path=[], name=name))
     for path in tmp_path.iterdir():
         path.chmod(0o755)
     shutil.copytree(ROOT / "proto", tmp_path / "proto")
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, check=True)
-    generated = {path.relative_to(tmp_path / "generated").as_posix() for path in (tmp_path / "generated").rglob("*.*")}
-    assert {"archscore/v1/scoring.pb.h", "google/rpc/status.pb.cc", "archscore/v1/scoring_pb2_grpc.py"} <= generated
-    assert {path.name for path in (tmp_path / "generated").iterdir()} >= {"protoc-gen-go", "protoc-gen-go-grpc"}
+    made = {path.name for path in (tmp_path / "generated").rglob("*") if path.is_file()}
+    assert made == {*plugins, "scoring_pb2.py", "scoring_pb2_grpc.py"}
 
 
 def test_every_reason_of_the_server_is_there() -> None:

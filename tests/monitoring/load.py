@@ -85,7 +85,8 @@ class Load:
             client.proxies()
             client.spaces()
             client.describe("index:6111")
-        health_pb2_grpc.HealthStub(self._channel).Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
+        health.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT)
 
     def score(
         self,
@@ -114,7 +115,7 @@ class Load:
         list(self._stub.ScoreArchitectures(self._many(encodings, CHEAP), timeout=_TIMEOUT, metadata=self._metadata))
         for request in (self._one("garbage"), self._one("index:6111", ["no_such_proxy"]), self._one("x" * 20_000)):
             _refused(self._stub.ScoreArchitecture.future(request, timeout=_TIMEOUT, metadata=self._metadata))
-        nothing = self._channel.unary_unary("/archscore.v1.ScoringService/NoSuchMethod")
+        nothing: Any = self._channel.unary_unary("/archscore.v1.ScoringService/NoSuchMethod")
         _refused(nothing.future(b"", timeout=_TIMEOUT, metadata=self._metadata))
 
     def merge(self) -> None:
@@ -191,6 +192,6 @@ def _encodings(cells: Sequence[nasbench201.Cell]) -> list[str]:
     return [cell.format() for cell in cells]
 
 
-def _refused(call: grpc.Future) -> None:
+def _refused(call: Any) -> None:
     """Waits for a call that the server may well refuse."""
     call.exception()
