@@ -9,10 +9,10 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test chaos fuzz check audit format proto docs bench clean
+.PHONY: help install demo serve test chaos fuzz check audit format proto docs dashboards dashboards-preview bench clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## make .venv with everything that development needs
 
@@ -51,7 +51,7 @@ chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 10
 fuzz: .venv/installed ## hostile input to parsers, messages and the port; ARGS='--only parsers' passes options
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
-check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs
+check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs and dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -63,6 +63,7 @@ check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, ge
 	$(BIN)/buf breaking .cache/contract.binpb --against $(RELEASE_IMAGE)
 	scripts/generate_stubs.sh --check
 	$(BIN)/python scripts/generate_docs.py --check
+	PYTHONPATH=scripts $(BIN)/python -m dashboards --check
 
 audit: .venv-audit/installed ## ask pip-audit about every pinned dependency
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
@@ -77,6 +78,12 @@ proto: .venv-proto/installed ## regenerate the stubs from the contract
 
 docs: .venv/installed ## regenerate docs/proxies.md from the registry
 	$(BIN)/python scripts/generate_docs.py
+
+dashboards: .venv/installed ## regenerate Grafana's dashboards from scripts/dashboards
+	PYTHONPATH=scripts $(BIN)/python -m dashboards
+
+dashboards-preview: .venv/installed ## draw the dashboards under load into docs/images (2 minutes; wants prometheus)
+	PYTHONPATH=tests $(BIN)/python -m monitoring.preview $(ARGS)
 
 bench: .venv/installed ## compare with the reference toolkit and a plain loop (10 minutes on an idle machine)
 	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)

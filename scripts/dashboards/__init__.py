@@ -1,0 +1,1 @@
+"""Grafana's dashboards, as they are generated into deploy/grafana/dashboards by `make dashboards`."""
