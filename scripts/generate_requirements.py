@@ -3,7 +3,7 @@
     python scripts/generate_requirements.py
 
 What the server needs is in requirements.txt, all but torch, whose file depends on the index that it comes from; what
-building the wheel needs is in requirements-build.txt. The hashes are those that pip reports for the platform of the image.
+building the wheel needs is in requirements-build.txt. The hashes are those that pip reports for the image's platform.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def canonical(name: str) -> str:
 def pins() -> dict[str, str]:
     """The version of each package in constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return dict((canonical(name), version) for name, version in (line.split("==") for line in lines if "==" in line))
+    return {canonical(name): version for name, version in (line.split("==") for line in lines if "==" in line)}
 
 
 def closure(requirement: str) -> set[str]:
