@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,28 @@ def run_id() -> str:
     return f"archscore-test-{uuid.uuid4().hex[:8]}"
 
 
+@dataclass(frozen=True)
+class Build:
+    """What `docker build` made, in how many seconds."""
+
+    tag: str
+    seconds: float
+    bytes: int
+
+
 @pytest.fixture(scope="session")
-def image(engine: Engine, run_id: str, record_testsuite_property: pytest.FixtureRequest) -> Iterator[str]:
-    """The image that the Dockerfile builds, as it is."""
+def build(engine: Engine, run_id: str) -> Iterator[Build]:
+    """The Dockerfile, built as it is."""
     started = time.monotonic()
-    built, _ = engine.client.images.build(path=str(ROOT), tag=run_id, rm=True, forcerm=True)
-    record_testsuite_property("image build seconds", f"{time.monotonic() - started:.0f}")  # type: ignore[operator]
-    record_testsuite_property("image bytes", built.attrs["Size"])  # type: ignore[operator]
-    yield run_id
+    image, _ = engine.client.images.build(path=str(ROOT), tag=run_id, rm=True, forcerm=True)
+    yield Build(run_id, time.monotonic() - started, image.attrs["Size"])
     engine.client.images.remove(run_id, force=True)
+
+
+@pytest.fixture(scope="session")
+def image(build: Build) -> str:
+    """The tag of the image that the Dockerfile makes."""
+    return build.tag
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_nothing_is_written_outside_the_volumes(cpu_stack: Project, server: Cont
 def test_a_worker_that_is_killed_leaves_no_zombie(cpu_stack: Project, server: Container) -> None:
     before = _workers(server)
     assert before
-    _exec(server, "import os, signal; os.kill(%d, signal.SIGKILL)" % before[0])
+    _exec(server, f"import os, signal; os.kill({before[0]}, signal.SIGKILL)")
     eventually(lambda: _workers(server) and before[0] not in _workers(server))
     table = server.top(ps_args="-eo stat,pid")
     assert not [row for row in table["Processes"] if row[0].startswith("Z")]

@@ -1,4 +1,4 @@
-"""`archscore-server health` beside real servers, and that it finds them by the variables that they were started with."""
+"""`archscore-server health` beside real servers, which it finds by the variables that they were started with."""
 
 from __future__ import annotations
 

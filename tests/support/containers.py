@@ -21,7 +21,7 @@ from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
 
-#: Public images that the Dockerfile and the compose files name, and the verb of the engine script that makes a stand-in.
+#: Public images that the project names, and the verb of the engine script that makes a stand-in.
 _STAND_INS = {"python": "base", "prom/prometheus": "prometheus"}
 
 
