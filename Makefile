@@ -48,9 +48,10 @@ test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' pas
 chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 1000' passes options
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
 
-check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs
+check: .venv/installed .venv-proto/installed ## lint, types, Dockerfile, contract, stubs, generated docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/mypy
 	MYPYPATH=client:server:benchmarks $(BIN)/mypy benchmarks examples
 	$(BIN)/buf lint
