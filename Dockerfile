@@ -7,8 +7,8 @@ RUN python -m venv --without-pip /opt/archscore
 WORKDIR /build
 COPY constraints.txt deploy/requirements.txt ./
 RUN pip --python /opt/archscore/bin/python install --no-cache-dir --no-deps --require-hashes -r requirements.txt
-# Not by hash: which file this is depends on the index, and what it needs besides (the libraries of CUDA) too. The version is
-# pinned here, and those of the libraries by torch itself.
+# Not by hash: which file this is depends on the index, and so does what it needs besides (the libraries of CUDA). The
+# version is pinned here, and torch itself pins those of the libraries.
 ARG TORCH_INDEX_URL
 RUN pip --python /opt/archscore/bin/python install --no-cache-dir \
       ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch
