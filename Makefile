@@ -51,9 +51,10 @@ chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 10
 fuzz: .venv/installed ## hostile input to parsers, messages and the port; ARGS='--only parsers' passes options
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
 
-check: .venv/installed .venv-proto/installed ## lint, types, contract, stubs, generated docs and dashboards
+check: .venv/installed .venv-proto/installed ## lint, types, Dockerfile, contract, stubs, generated docs and dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/mypy
 	MYPYPATH=client:server:benchmarks $(BIN)/mypy benchmarks examples
 	$(BIN)/buf lint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 
 #: What the extra `server` brings, by module.
@@ -12,6 +13,9 @@ _NEEDED = ("click", "grpc_health", "grpc_reflection", "numpy", "prometheus_clien
 
 def main() -> None:
     """Runs the command line."""
+    if os.getpid() == 1:
+        # The kernel drops signals that the first process of a container does not handle, and loading takes a second.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # Looked for rather than imported: this process must not load torch.
     missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
     if missing:

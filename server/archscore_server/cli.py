@@ -13,6 +13,7 @@ from archscore._version import __version__
 from archscore_server import logs
 from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
+from archscore_server.health_cli import health
 from archscore_server.run import serve
 from archscore_server.store_cli import store
 from archscore_server.token_cli import token
@@ -208,5 +209,6 @@ def main(context: click.Context, /, log_level: str, log_format: logs.Style, **op
         raise _CannotStart(str(error)) from error
 
 
+main.add_command(health)
 main.add_command(store)
 main.add_command(token)

@@ -1,0 +1,29 @@
+"""deploy/requirements*.txt: what the image installs by hash is what constraints.txt pins, and all of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from types import ModuleType
+
+import pytest
+
+from support.containers import ROOT
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("requirements", ROOT / "scripts" / "generate_requirements.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_they_are_complete_and_agree_with_the_constraints(generator: ModuleType) -> None:
+    pins = generator.pins()
+    for file, root, left_out in generator.FILES:
+        lines = [line for line in (ROOT / "deploy" / file).read_text().splitlines() if not line.startswith("#")]
+        pinned = dict(re.fullmatch(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}", line).groups() for line in lines)
+        assert pinned == {name: pins[name] for name in generator.closure(root) - left_out}, file
