@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -46,7 +48,8 @@ def status(host: str, port: int, *, timeout: float, certificate: Path | None = N
             options = [*_NO_PROXIES, ("grpc.ssl_target_name_override", name)]
             channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
         with channel:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = stub.Check(
                 health_pb2.HealthCheckRequest(), timeout=max(0.0, deadline - time.monotonic()), wait_for_ready=False
             )
     except grpc.RpcError as error:
@@ -56,7 +59,7 @@ def status(host: str, port: int, *, timeout: float, certificate: Path | None = N
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
-def _peer_certificate(host: str, port: int, roots: bytes, timeout: float) -> dict[str, object]:
+def _peer_certificate(host: str, port: int, roots: bytes, timeout: float) -> Mapping[str, Any]:
     """The certificate that a server shows, as `ssl` reads it, which it does of those only that it can verify."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -67,7 +70,7 @@ def _peer_certificate(host: str, port: int, roots: bytes, timeout: float) -> dic
         return encrypted.getpeercert() or {}
 
 
-def _a_name_of(certificate: dict[str, object]) -> str:
+def _a_name_of(certificate: Mapping[str, Any]) -> str:
     """A name that a certificate is for."""
     names = certificate.get("subjectAltName", ())
     for _, name in names:

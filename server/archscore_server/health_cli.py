@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from archscore_server.config import Settings
 from archscore_server.health_check import NoAnswerError, status
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULTS = Settings()
 _PORT = click.IntRange(1, 65_535)
@@ -21,7 +24,7 @@ class _NotServing(click.ClickException):
     exit_code = 1
 
 
-def _option(name: str, **attributes: Any) -> Any:
+def _option(name: str, **attributes: Any) -> Callable[[F], F]:
     """An option with the variable of the server's option of that name.
 
     click's own for `--port` would be ARCHSCORE_HEALTH_PORT, which is the variable of `--health-port`.
