@@ -23,7 +23,7 @@ def generator() -> ModuleType:
 
 def test_they_are_complete_and_agree_with_the_constraints(generator: ModuleType) -> None:
     pins = generator.pins()
-    for file, root, left_out in generator.FILES:
+    for file, roots, left_out in generator.FILES:
         lines = [line for line in (ROOT / "deploy" / file).read_text().splitlines() if not line.startswith("#")]
         pinned = dict(re.fullmatch(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}", line).groups() for line in lines)
-        assert pinned == {name: pins[name] for name in generator.closure(root) - left_out}, file
+        assert pinned == {name: pins[name] for name in generator.closure(roots) - left_out}, file
