@@ -32,7 +32,7 @@ async def test_a_server_that_serves():
         assert await ask(PORT=str(running.server.port)) == "SERVING\n"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "", "localhost"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost"])
 async def test_wherever_it_listens(host):
     async with serving(host=host, insecure=True) as running:
         assert await ask(HOST=host, PORT=str(running.server.port)) == "SERVING\n"
