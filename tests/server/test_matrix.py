@@ -177,7 +177,7 @@ class Running:
                 labels = [value for label, value in sample.labels.items() if label not in ("space", "le")]
                 key = " ".join([name, *(label.removeprefix(METHOD) for label in labels)])
                 if name in COUNTED and sample.name.endswith("_total"):
-                    counters[key] = int(sample.value)
+                    counters[key] += int(sample.value)  # of all search spaces
                 if name == "batch_size" and sample.name.endswith("_count"):
                     counters["batches"] += int(sample.value)
         return counters
