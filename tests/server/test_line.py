@@ -16,7 +16,7 @@ from puppets import cell
 
 def works(turns: Turns, number: int) -> list[Work]:
     group = Group((nasbench201.Cell, ("tcet",), EvaluationConfig()), Line(turns), Pace())
-    return [Work(cell(index), group) for index in range(number)]
+    return [Work(cell(index), group, Priority.DEFAULT, 0.0) for index in range(number)]
 
 
 def test_an_empty_line_has_no_priorities() -> None:

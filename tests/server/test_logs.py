@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.logging import LogCaptureHandler
 from google.rpc import error_details_pb2
 
 from archscore.spaces import nasbench201
@@ -88,6 +89,9 @@ async def ask_for_it(monkeypatch: pytest.MonkeyPatch, encoding: str, proxy: str)
         raise RuntimeError(sent) from ValueError(sent)
 
     monkeypatch.setattr(ScoringService, "ScoreArchitecture", fail)
+    # pytest would keep the records, which lead to a call that gRPC cannot free once its server is gone.
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [each for each in root.handlers if not isinstance(each, LogCaptureHandler)])
     async with serving() as served:
         call = served.stub.ScoreArchitecture(one(encoding, [proxy]), timeout=TIMEOUT, metadata=METADATA)
         info = details(await status_of(call))[error_details_pb2.ErrorInfo]
