@@ -10,7 +10,7 @@ client, a process of its own, take turns; each of these is measured:
 - connections: opens 1,000 connections that say little or nothing, and opens them again when they are closed;
 - huge: sends nothing but genomes just below the limit on multiply-accumulates, as many as the server takes.
 
-A misbehaving client is one client: all its calls have one name, as those of one token have.
+`slow` and `deaf` have ten connections without a name, and so ten turns: with a token they would have one.
 The server's limit on multiply-accumulates is lowered, so that its dearest genome takes seconds and not minutes.
 """
 
@@ -80,7 +80,7 @@ async def ask_and_read(target: str, pause: float | None) -> None:
     async def one(stub: Any) -> None:
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                call = stub.ScoreArchitectures(request(encodings), metadata=(("archscore-client-id", "abuser"),))
+                call = stub.ScoreArchitectures(request(encodings))
                 if pause is None:
                     await call.initial_metadata()
                     await asyncio.Event().wait()
