@@ -43,8 +43,10 @@ _ARCHITECTURES = ("max_architectures_per_request", "max_queued_architectures", "
 
 _NUM_SEEDS = 2**32
 
-#: Requests found right that are remembered, without their architectures.
+#: Requests found right that are remembered, without their architectures, and bytes of a config above which they are
+#: not: it has megabytes of fields that nobody knows.
 _MAX_RIGHT = 64
+_MAX_CONFIG_BYTES = 512
 
 E = TypeVar("E", bound=Any)
 
@@ -95,10 +97,13 @@ class ScoringRequests:
             space = _common_space(request.architectures, self._limits, violations)
         if violations or space is None:
             return self._check(request, space, violations)
-        key = (space.name, tuple(request.proxies), request.config.SerializeToString(), request.priority)
+        config = request.config.SerializeToString()
+        key = (space.name, tuple(request.proxies), config, request.priority)
         right = self._right.get(key)
         if right is None:
-            right = self._right[key] = self._check(request, space, violations)
+            right = self._check(request, space, violations)
+            if len(config) <= _MAX_CONFIG_BYTES:
+                self._right[key] = right
             if len(self._right) > _MAX_RIGHT:
                 self._right.popitem(last=False)
         return right

@@ -21,7 +21,7 @@ def write_evaluation(
     message: scoring_pb2.Evaluation,
     scores: Mapping[str, Score],
     proxies: Sequence[str],
-    fingerprint: scoring_pb2.Fingerprint | None,
+    fingerprint: scoring_pb2.Fingerprint,
     stored: Set[str],
 ) -> None:
     """Writes the scores of an architecture, in the order in which the proxies were asked for.
@@ -43,8 +43,7 @@ def write_evaluation(
             standard_error=score.standard_error,
             stored=name in stored,
         )
-    if fingerprint:
-        message.fingerprint.CopyFrom(fingerprint)
+    message.fingerprint.CopyFrom(fingerprint)
 
 
 def config_message(config: EvaluationConfig, space: SearchSpace) -> scoring_pb2.EvaluationConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +18,7 @@ from archscore_server.answers import Answer, Answers
 from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
+from archscore_server.engine import Score
 from archscore_server.engine import proxies as registry
 from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
@@ -66,8 +67,11 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         if isinstance(result.answer, status_pb2.Status):
             raise RequestError(result.answer)
         response = scoring_pb2.ScoreArchitectureResponse()
-        fingerprint = await self._fingerprint(common) if _needs_fingerprint(result) else None
-        self._write(response.evaluation, result, common, fingerprint, encodings, answers)
+        if isinstance(result.answer, bytes):
+            response.evaluation.MergeFromString(result.answer)
+        else:
+            fingerprint = await self._fingerprint(common)
+            self._write(response.evaluation, result.answer, result, common, fingerprint, encodings, answers)
         return response
 
     async def ScoreArchitectures(  # noqa: N802 -- the contract's name
@@ -86,7 +90,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             context.time_remaining(),
             answers,
         )
-        fingerprint = None
+        fingerprint: scoring_pb2.Fingerprint | None = None
         async with aclosing(chunks):
             async for chunk in chunks:
                 response = scoring_pb2.ScoreArchitecturesResponse()
@@ -99,7 +103,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                         message.error.CopyFrom(answer)
                     else:
                         fingerprint = fingerprint or await self._fingerprint(common)
-                        self._write(message.evaluation, result, common, fingerprint, encodings, answers)
+                        self._write(message.evaluation, answer, result, common, fingerprint, encodings, answers)
                 yield response
 
     async def DescribeArchitecture(  # noqa: N802 -- the contract's name
@@ -142,17 +146,15 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     def _write(
         self,
         message: scoring_pb2.Evaluation,
+        scores: Mapping[str, Score],
         result: Result,
         request: ScoringRequest,
-        fingerprint: scoring_pb2.Fingerprint | None,
+        fingerprint: scoring_pb2.Fingerprint,
         encodings: Sequence[str],
         answers: ByEncoding[Answer],
     ) -> None:
-        """Writes a result that has scores; keeps what was written if it will be the answer again."""
-        if isinstance(result.answer, bytes):
-            message.MergeFromString(result.answer)
-            return
-        responses.write_evaluation(message, result.answer, request.proxies, fingerprint, result.stored)
+        """Writes the scores of a result; keeps what was written if it will be the answer again."""
+        responses.write_evaluation(message, scores, request.proxies, fingerprint, result.stored)
         if result.lasting:
             self._answers.keep(answers, encodings[result.index], message, result.outcome, result.exceptions)
 
@@ -166,10 +168,6 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             archscore_version=__version__,
             device_kind=self._pool.info.device_kind,
         )
-
-
-def _needs_fingerprint(result: Result) -> bool:
-    return not isinstance(result.answer, status_pb2.Status | bytes)
 
 
 def _page(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2
 from archscore_server import answers
 from support.serving import fake_value, many, one, results_of, serving
@@ -21,14 +22,17 @@ async def ask(served, proxies=("tcet", "ssnr"), **fields):
     return [results[index].evaluation for index in range(len(CELLS))]
 
 
-def kept(served, monkeypatch):
-    """Counts the answers that are written anew from here on."""
-    written = []
-    write = answers.Answers.keep
-    monkeypatch.setattr(
-        answers.Answers, "keep", lambda *arguments: (written.append(arguments[2]), write(*arguments))[1]
-    )
-    return written
+def keeping(monkeypatch):
+    """The encodings whose answers are written anew from here on, and so may be kept."""
+    encodings = []
+    keep = answers.Answers.keep
+
+    def listen(self, kept, encoding, *rest):
+        encodings.append(encoding)
+        keep(self, kept, encoding, *rest)
+
+    monkeypatch.setattr(answers.Answers, "keep", listen)
+    return encodings
 
 
 async def test_an_answer_is_the_same_however_often_it_is_given(served):
@@ -61,7 +65,7 @@ async def test_what_is_asked_otherwise_is_another_answer(served):
     assert other[0].fingerprint.config.seed == 7
     assert not other[0].scores[0].stored
     some = await ask(served, proxies=("tcet",))
-    assert [score.value for score in some[0].scores] == [fake_value(canonical(CELLS[0]), "tcet")]
+    assert [score.value for score in some[0].scores] == [fake_value(nasbench201.parse(CELLS[0]).format(), "tcet")]
 
 
 async def test_all_is_counted(served):
@@ -92,20 +96,19 @@ async def test_proxies_that_need_no_device_are_answered_with_the_others(served):
     assert [(score.proxy, score.stored) for score in evaluations[0].scores] == [("tcet", True), ("parameters", False)]
 
 
-async def test_kept_until_there_are_news_for_the_store(served, monkeypatch):
-    written = kept(served, monkeypatch)
+async def test_an_answer_is_kept_once(served, monkeypatch):
+    kept = keeping(monkeypatch)
     await ask(served)
-    assert written == []
+    assert kept == [], "what was just computed is not out of the store"
     for _ in range(3):
         await ask(served)
-    assert written == CELLS
+    assert kept == CELLS
+
+
+async def test_long_answers_are_not_kept(served, monkeypatch):
     monkeypatch.setattr(answers, "_MAX_BYTES", 10)
-    await ask(served, proxies=("zen",))
+    kept = keeping(monkeypatch)
+    await ask(served)
     for _ in range(2):
-        assert [score.stored for score in (await ask(served, proxies=("zen",)))[0].scores] == [True]
-
-
-def canonical(encoding):
-    from archscore.spaces import nasbench201
-
-    return nasbench201.parse(encoding).format()
+        assert all(score.stored for evaluation in await ask(served) for score in evaluation.scores)
+    assert kept == 2 * CELLS

@@ -11,7 +11,10 @@ from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2
+from archscore_server import requests
 from archscore_server.config import Limits
+from archscore_server.datasets import Catalogue
+from archscore_server.engine import Datasets
 from archscore_server.engine import proxies as registry
 from support.serving import (
     TIMEOUT,
@@ -328,3 +331,19 @@ async def test_many_bad_requests_at_once_leave_nothing(served):
         assert {result.error.code for result in results.values()} == {code_pb2.INVALID_ARGUMENT}
     with pytest.raises(grpc.aio.AioRpcError, match="INVALID_ARGUMENT"):
         await served.stub.ScoreArchitecture(one(CELL, []), timeout=TIMEOUT)
+
+
+async def test_what_is_remembered_of_requests_is_bounded():
+    catalogue = Catalogue(Datasets(None))
+    await catalogue.scan()
+    checker = requests.ScoringRequests(Limits(), catalogue)
+    for seed in range(requests._MAX_RIGHT + 10):
+        asked = one(CELL, config=config(seed=seed))
+        assert checker.check(asked).config.seed == seed
+        assert checker.check(asked) is checker.check(asked)
+    assert len(checker._right) == requests._MAX_RIGHT
+    # Field 2047, which there is none of, with a megabyte in it.
+    padded = config(seed=10**6).SerializeToString() + b"\xfa\x7f\x80\x80\x40" + bytes(2**20)
+    asked = one(CELL, config=scoring_pb2.EvaluationConfig.FromString(padded))
+    assert checker.check(asked).config.seed == 10**6
+    assert checker.check(asked) is not checker.check(asked)
