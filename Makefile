@@ -9,7 +9,7 @@ FLOOR := grpcio==1.68.1 grpcio-status==1.68.1 protobuf==5.28.1 googleapis-common
 # The contract as last released; `buf build --exclude-source-info --output` writes the next one.
 RELEASE_IMAGE := proto/releases/0.1.0.binpb
 
-.PHONY: help install demo serve test chaos fuzz check audit format proto docs dashboards dashboards-preview bench clean
+.PHONY: help install demo serve test chaos fuzz check audit format proto docs dashboards dashboards-preview bench bench-check clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ dashboards-preview: .venv/installed ## draw the dashboards under load into docs/
 
 bench: .venv/installed ## compare with the reference toolkit and a plain loop (10 minutes on an idle machine)
 	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)
+
+bench-check: .venv/installed ## whether the engine has become slower beside the plain loop than the record says
+	$(BIN)/python benchmarks/guard.py $(ARGS)
 
 clean: ## remove what the other verbs made
 	rm -rf .venv .venv-audit .venv-floor .venv-proto .cache

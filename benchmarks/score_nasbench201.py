@@ -168,22 +168,28 @@ def toolkit_system(setting: Setting, directory: Path) -> System:
     return run
 
 
-def measure(systems: Mapping[str, System], cells: Sequence[Cell], repetitions: int) -> tuple[Seconds, Outcomes]:
-    """Times every system on every workload.
+def measure(
+    systems: Mapping[str, System],
+    cells: Sequence[Cell],
+    repetitions: int,
+    workloads: Sequence[str] = tuple(WORKLOADS),
+) -> tuple[Seconds, Outcomes]:
+    """Times every system on every workload that is asked for.
 
     The systems take turns at every cell, in an order drawn each time: what slows the machine down hits all of them, and
     none always runs after the same other.
     """
+    asked = {workload: WORKLOADS[workload] for workload in workloads}
     for name, run in systems.items():
         progress(f"warming up {name}")
         for cell in cells[:2]:
-            for proxies in WORKLOADS.values():
+            for proxies in asked.values():
                 run(cell, proxies)
-    seconds: Seconds = {workload: {name: [[] for _ in cells] for name in systems} for workload in WORKLOADS}
+    seconds: Seconds = {workload: {name: [[] for _ in cells] for name in systems} for workload in asked}
     values: Outcomes = {name: [{} for _ in cells] for name in systems}
     order = random.Random(0)
     for repetition in range(repetitions):
-        for workload, proxies in WORKLOADS.items():
+        for workload, proxies in asked.items():
             for index, cell in enumerate(cells):
                 for name in order.sample(list(systems), len(systems)):
                     elapsed, found = systems[name](cell, proxies)
