@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -47,9 +48,22 @@ CALLERS = 8
 CHUNK, IN_FLIGHT = 64, 4
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server that runs.
+
+    Attributes:
+        line: the first that it printed.
+        pid: of its process.
+    """
+
+    line: str
+    pid: int
+
+
 @contextlib.contextmanager
-def process(*command: str) -> Iterator[str]:
-    """Runs a server; yields the first line that it prints."""
+def process(*command: str) -> Iterator[Process]:
+    """Runs a server."""
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as running:
         try:
             if running.stdout is None:
@@ -57,7 +71,7 @@ def process(*command: str) -> Iterator[str]:
             line = running.stdout.readline().strip()
             if not line:
                 raise RuntimeError(f"{command[0]} did not start")
-            yield line
+            yield Process(line, running.pid)
         finally:
             running.send_signal(signal.SIGINT)
             running.wait(timeout=60)
@@ -66,20 +80,19 @@ def process(*command: str) -> Iterator[str]:
 @contextlib.contextmanager
 def archscore_server(*options: str) -> Iterator[str]:
     """Runs archscore; yields its address."""
-    with process(
-        "-m",
-        "archscore_server",
-        "--device",
-        "cpu",
-        "--port",
-        "0",
-        "--metrics-port",
-        "0",
-        "--log-level",
-        "warning",
-        *options,
-    ) as line:
-        yield line.split()[3]
+    with archscore_process(*options) as server:
+        yield address_of(server)
+
+
+def archscore_process(*options: str) -> contextlib.AbstractContextManager[Process]:
+    """Runs archscore."""
+    fixed = ("--device", "cpu", "--port", "0", "--metrics-port", "0", "--log-level", "warning")
+    return process("-m", "archscore_server", *fixed, *options)
+
+
+def address_of(server: Process) -> str:
+    """Where archscore listens."""
+    return server.line.split()[3]
 
 
 def cells(count: int, seed: int) -> list[str]:
@@ -209,8 +222,8 @@ def overhead(distinct: int, repetitions: int, rounds: int, calls: int) -> dict[s
         sent = requests(encodings)
         file = Path(folder) / "responses"
         bare_server.write_messages(file, asyncio.run(capture(address, sent)))
-        with process(str(Path(bare_server.__file__)), str(file)) as port:
-            bare = f"127.0.0.1:{port}"
+        with process(str(Path(bare_server.__file__)), str(file)) as server:
+            bare = f"127.0.0.1:{server.line}"
             found: dict[str, list[float]] = {"stored": [], "bare": [], "unary": [], "echo": []}
             for number in range(rounds):
                 found["stored"].append(stored_rate(address, encodings * repetitions))
