@@ -70,7 +70,7 @@ def measure(total: int, part: int, workers: int) -> list[dict[str, float]]:
     """For each part of the run: seconds of the service and of the engine, and the server's memory after it."""
     encodings = cells(total + 2 * CHUNK * workers, 0)
     warming, encodings = encodings[total:], encodings[:total]
-    rows = []
+    rows: list[dict[str, float]] = []
     with (
         ProcessPoolExecutor(workers, get_context("spawn"), _warm, (1,)) as pool,
         archscore_process("--workers", str(workers), "--threads", "1") as server,
