@@ -239,7 +239,7 @@ class _Search:
 
     def _save(self) -> None:
         self._tally()
-        if self._keeper is None:
+        if self._keeper is None or not self._history.records:  # A search that never got anywhere leaves no trace.
             return
         history, pipeline = self._history, self._pipeline
         count = len(history.records)
