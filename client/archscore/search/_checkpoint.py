@@ -7,6 +7,7 @@ in one step. So whenever the search ends, however it does, the two fit together:
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class RunDirectory:
         """Touches nothing yet."""
         self.path = path
         self._log_bytes = 0
+        self._lock: int | None = None
 
     @property
     def used(self) -> bool:
@@ -72,10 +74,11 @@ class RunDirectory:
         """Makes the directory, without what another search left in it.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError: it cannot be made, or another search is at work in it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
             (self.path / CHECKPOINT).unlink(missing_ok=True)
             (self.path / LOG).unlink(missing_ok=True)
         except OSError as error:
@@ -92,12 +95,13 @@ class RunDirectory:
             Checkpoint and records; None if the search had not come to its first checkpoint.
 
         Raises:
-            UsageError: what is there is of another search, or damaged.
+            UsageError: what is there is of another search, or damaged, or still at work.
         """
         path = self.path / CHECKPOINT
         if not path.exists():
             self.begin()
             return None
+        self._claim()
         try:
             checkpoint = _parse(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -110,6 +114,12 @@ class RunDirectory:
             raise UsageError(f"cannot resume from {log}: {error}") from None
         self._log_bytes = checkpoint.log_bytes
         return checkpoint, records
+
+    def close(self) -> None:
+        """Lets others have the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def save(self, checkpoint: Checkpoint, new: Sequence[Record]) -> None:
         """Puts records into the log, then the checkpoint that counts them in the place of the last one.
@@ -132,6 +142,22 @@ class RunDirectory:
         values = asdict(checkpoint) | {"log_bytes": end}
         write_atomically(self.path / CHECKPOINT, json.dumps({"format": _FORMAT, **values}) + "\n")
         self._log_bytes = end
+
+    def _claim(self) -> None:
+        """Keeps other searches out until this one is closed, or its process ends.
+
+        Raises:
+            UsageError: another one is at work here.
+        """
+        if self._lock is not None:
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UsageError(f"another search is at work in {self.path}") from None
+        self._lock = descriptor
 
     def _check(self, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
         before = checkpoint.settings

@@ -73,7 +73,7 @@ class Pace:
 
     def left(self, history: History) -> str:
         """The time that the rest of the stage will take, in words."""
-        todo = history.stage_total - len(history.stage_records)
+        todo = history.stage_total - (len(history.records) - history.stage_started)
         elapsed = self._clock() - self._started
         return f"{_duration(todo * elapsed / self._count)} left" if self._count and elapsed > 0 else ""
 

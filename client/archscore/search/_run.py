@@ -81,14 +81,15 @@ def run_search(
                 "directory"
             )
     search = _Search(scorer, settings, domain, history, keeper, config, on_record)
-    if keeper is None:
-        search.begin()
-    elif resume and (found := keeper.resume(settings.to_json())) is not None:
-        search.resume(*found)
-    else:
-        keeper.begin()
-        search.begin()
-    search.run()
+    with contextlib.closing(keeper) if keeper is not None else contextlib.nullcontext():
+        if keeper is None:
+            search.begin()
+        elif resume and (found := keeper.resume(settings.to_json())) is not None:
+            search.resume(*found)
+        else:
+            keeper.begin()
+            search.begin()
+        search.run()
     return history
 
 

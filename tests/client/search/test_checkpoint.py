@@ -88,6 +88,18 @@ def test_another_search_is_refused_naming_the_difference(interrupted, changes, d
     assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 
 
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
+def test_two_searches_do_not_share_a_directory(tmp_path, options):
+    def intrude(record, history):
+        if record.index == 20:
+            with pytest.raises(UsageError, match="another search is at work"):
+                run_search(FakeScorer(), SETTINGS, directory=tmp_path, **options)
+
+    run_search(FakeScorer(), SETTINGS, directory=tmp_path, on_record=intrude)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 40
+    resume(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
