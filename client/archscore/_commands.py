@@ -141,6 +141,13 @@ def info(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def search(client: Client, arguments: argparse.Namespace) -> int:
+    """Searches for architectures; 1 if nothing has a score."""
+    from archscore.search import _command
+
+    return _command.search(client, arguments)
+
+
 def _config(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     if arguments.config is None:
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from archscore import __version__
 from archscore._retry import MAX_SECONDS
 from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError, UsageError
+from archscore.search import _command as _search
 
 if TYPE_CHECKING:
     from archscore.client import Client
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--token-file", metavar="FILE", help="the token is its first line (default: $ARCHSCORE_TOKEN, the token itself)"
     )
+    connection = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[common])
     common.add_argument("--json", action="store_true", help="print messages in the proto3 JSON mapping, one a line")
 
     space = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -159,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         ("info", "say what runs at the server"),
     ):
         commands.add_parser(name, parents=[common], help=help_text, allow_abbrev=False)
+    _search.add_parser(commands, [connection])
     return parser
 
 
