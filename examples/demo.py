@@ -34,7 +34,7 @@ def main() -> int:
     print(f"Starting archscore-server for {len(groups)} cells and {len(PROXIES)} proxies ...", flush=True)
     with archscore.testing.server(workers=None) as server:
         options = ["--server", server.address, "--space", "nasbench201", "--proxies", ",".join(PROXIES)]
-        command = [SCRIPTS / "archscore", "score", *options, "--json", *groups]
+        command: list[str | Path] = [SCRIPTS / "archscore", "score", *options, "--json", *groups]
         print(f"$ archscore score {' '.join(options)} --json index:...\n", flush=True)
         scored = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not scored.returncode:
