@@ -89,6 +89,7 @@ class Pipeline:
         self._rng.setstate((version, tuple(internal), gauss))
         self._rejected, self._repeated = state.rejected, state.repeated
         self._seen = {record.architecture for record in records[started:]} | {encoding for encoding, _ in proposed}
+        self._everything: list[tuple[Architecture, Measures]] | None = None
         self._open: dict[int, tuple[Proposal, Measures]] = {}
         for number, (encoding, parent) in enumerate(proposed, start=self.answered):
             architecture = domain.parse(encoding)
@@ -162,12 +163,10 @@ class Pipeline:
             new = "new " if self._seen else ""
             tries = MAX_TRIES + _MAX_SAMPLES
             raise NothingFoundError(f"no {new}architecture with {constraints} found in {tries:,} tries")
-        left = [
-            (architecture, measures)
-            for architecture in everything
-            if architecture.format() not in self._seen
-            and constraints.excess(measures := self._domain.measure(architecture)) <= 1
-        ]
+        if self._everything is None:
+            measured = ((architecture, self._domain.measure(architecture)) for architecture in everything)
+            self._everything = [entry for entry in measured if constraints.excess(entry[1]) <= 1]
+        left = [entry for entry in self._everything if entry[0].format() not in self._seen]
         if left:
             architecture, measures = self._rng.choice(left)
             self._seen.add(architecture.format())

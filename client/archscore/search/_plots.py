@@ -39,7 +39,11 @@ def plot_scores(history: History) -> Figure:
     figure, axes = _figure()
     axes.scatter(numbers, values, s=9, color=_DOTS, alpha=0.55, linewidths=0, label="evaluation", rasterized=True)
     end = len(history.stage_records)
-    axes.step([*numbers, end], [*best, best[-1]], where="post", color=_LINE, linewidth=2.0, label="best so far")
+    axes.step([*numbers, end], [*best, best[-1]], where="post", color=_LINE, linewidth=1.8, label="best so far")
+    improved = [place for place, value in enumerate(values) if not place or best[place] != best[place - 1]]
+    axes.scatter(
+        [numbers[place] for place in improved], [best[place] for place in improved], s=16, color=_LINE, zorder=3
+    )
     axes.set_xlabel("evaluations")
     axes.set_xlim(0, end * 1.01 + 1)
     _finish(axes, history, values)
@@ -154,7 +158,7 @@ def _finish(axes: Axes, history: History, values: Sequence[float]) -> None:
         if beyond:
             notes.append(f"{beyond:,} {'higher' if falls else 'lower'} ones not shown")
     axes.set_title(f"{settings.space}: " + "; ".join(notes), loc="left", fontsize=10, color=_INK)
-    axes.legend(frameon=False, loc="upper right" if falls else "lower right")
+    axes.legend(facecolor="white", edgecolor="none", framealpha=0.8, loc="upper right" if falls else "lower right")
 
 
 def _count(value: float) -> str:

@@ -76,7 +76,10 @@ def run_search(
     if directory is not None:
         keeper = RunDirectory(directory)
         if keeper.used and not resume and not overwrite:
-            raise UsageError(f"{directory} holds a search already: resume it, overwrite it, or name another directory")
+            raise UsageError(
+                f"{directory} holds a search already: resume it (--resume), overwrite it (--force), or name another "
+                "directory"
+            )
     search = _Search(scorer, settings, domain, history, keeper, config, on_record)
     if keeper is None:
         search.begin()
