@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -79,18 +80,27 @@ def test_metrics_are_not_asked_of_a_proxy(server: archscore.testing.Server, monk
     assert server.metric("archscore_workers_ready") == 1
 
 
-def test_it_ends_with_the_context() -> None:
-    processes = []
+@pytest.mark.parametrize("on_term", ["", "trap '' TERM; "], ids=["orderly", "stubborn"])
+def test_it_ends_with_the_context(on_term: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretender = tmp_path / "python"
+    listening = "archscore-server listening on 127.0.0.1:1 metrics on 127.0.0.1:2"
+    pretender.write_text(f"#!/bin/sh\n{on_term}echo {listening}\nwhile :; do sleep 0.1; done\n")
+    pretender.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(pretender))
+    monkeypatch.setattr("archscore.testing._server._STOP_TIMEOUT", 1.0)
+    servers = []
 
     def fail() -> None:
         with archscore.testing.server() as running:
-            processes.extend([running.process.pid, *children(running.process.pid)])
+            servers.append(running)
             raise KeyError("of the test")
 
     with pytest.raises(KeyError, match="of the test"):
         fail()
-    assert len(processes) == 2
-    wait_until_gone(*processes)
+    [running] = servers
+    assert (running.address, running.metrics_address) == ("127.0.0.1:1", "127.0.0.1:2")
+    assert running.process.returncode == (-signal.SIGKILL if on_term else -signal.SIGTERM)
+    wait_until_gone(running.process.pid)
 
 
 def test_it_ends_with_a_process_that_is_killed() -> None:
