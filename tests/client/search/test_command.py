@@ -49,7 +49,9 @@ def start_search(tmp_path):
             # Whoever runs the tests in the background may have it ignored, which is inherited.
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        script = "import sys; from archscore.cli import main; sys.exit(main())"
+        # Without plots and Parquet, which take seconds.
+        without = "import sys; sys.modules.update(matplotlib=None, pyarrow=None)"
+        script = f"{without}; from archscore.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "search", "--server", address, "--output", str(output), *arguments]
         process = subprocess.Popen(
             command,

@@ -168,10 +168,10 @@ def test_constraints_that_nothing_keeps_to(space, constraints, message):
     assert not scorer.asked
 
 
-def test_a_budget_below_the_start_of_the_space_is_reached():
-    history = run_search(
-        FakeScorer(), settings("zennas", constraints=Constraints(max_parameters=30_000), evaluations=3)
-    )
+def test_a_budget_below_the_start_of_the_space_is_reached(monkeypatch):
+    monkeypatch.setattr(_domain, "WALK_STEPS", 64)
+    small = Constraints(max_parameters=30_000)
+    history = run_search(FakeScorer(), settings("zennas", constraints=small, evaluations=3))
     assert all(record.measures.parameters <= 30_000 for record in history.records)
 
 
