@@ -6,13 +6,13 @@ python examples/demo.py
 from __future__ import annotations
 
 import json
-import re
-import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
+
+import archscore.testing
 
 PROXIES = ["tcet", "ssnr", "naswot", "snip", "parameters"]
 
@@ -32,25 +32,14 @@ def main() -> int:
     """Runs the demonstration; returns an exit code."""
     groups = {f"index:{index}": group for group, indices in CELLS.items() for index in indices}
     print(f"Starting archscore-server for {len(groups)} cells and {len(PROXIES)} proxies ...", flush=True)
-    server_command: list[str | Path] = [SCRIPTS / "archscore-server", "--port", "0", "--metrics-port", "0"]
-    with subprocess.Popen(server_command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            ready = re.search(r"listening on (\S+)", server.stdout.readline() if server.stdout else "")
-            if not ready:
-                print("the server did not start: run `archscore-server` to see why", file=sys.stderr)
-                return 1
-            address = ready[1]
-            options = ["--server", address, "--space", "nasbench201", "--proxies", ",".join(PROXIES)]
-            command = [SCRIPTS / "archscore", "score", *options, "--json", *groups]
-            print(f"$ archscore score {' '.join(options)} --json index:...\n", flush=True)
-            scored = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-            if scored.returncode:
-                return scored.returncode
-            print_ranking(list(groups.items()), [json.loads(line) for line in scored.stdout.splitlines()])
-        finally:
-            server.send_signal(signal.SIGTERM)
-    print(f"\nThe server stopped with exit code {server.returncode}.")
-    return server.returncode
+    with archscore.testing.server(workers=None) as server:
+        options = ["--server", server.address, "--space", "nasbench201", "--proxies", ",".join(PROXIES)]
+        command: list[str | Path] = [SCRIPTS / "archscore", "score", *options, "--json", *groups]
+        print(f"$ archscore score {' '.join(options)} --json index:...\n", flush=True)
+        scored = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if not scored.returncode:
+        print_ranking(list(groups.items()), [json.loads(line) for line in scored.stdout.splitlines()])
+    return scored.returncode
 
 
 def print_ranking(cells: list[tuple[str, str]], results: list[dict[str, Any]]) -> None:

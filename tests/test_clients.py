@@ -13,13 +13,13 @@ import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+import archscore.testing
 import puppet_server
 from archscore import _many, _status, errors
 from archscore.client import Client
 from archscore_server import _priority
 from support import grpcurl
 from support.certificates import Authority
-from support.process import server_process
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "clients.md").read_text()
@@ -42,7 +42,7 @@ GENERATED = ROOT / ".venv-proto" / "bin" / "python"
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with server_process("--device", "cpu", "--workers", "1") as server:
+    with archscore.testing.server() as server:
         yield server.address
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import archscore.testing
 import puppet_server
 from puppet_server import score_of
-from support.process import server_process
 
 FLOOR_PYTHON = os.environ.get("ARCHSCORE_FLOOR_PYTHON")
 CLIENT = Path(__file__).parents[2] / "client"
@@ -159,7 +159,7 @@ def test_closing_the_asynchronous_client_ends_what_is_in_flight(python: str) -> 
 @at_floor
 def test_the_client_at_its_floor() -> None:
     assert FLOOR_PYTHON is not None
-    with server_process("--workers", "1") as server:
+    with archscore.testing.server() as server:
         answer = subprocess.run(
             [FLOOR_PYTHON, "-W", "error", "-c", SCRIPT, server.address],
             capture_output=True,

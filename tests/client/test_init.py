@@ -32,6 +32,8 @@ def imported_by(statement: str) -> set[str]:
         ("from archscore import ArchscoreError, UnavailableError", set()),
         ("import archscore.spaces", set()),
         ("import archscore.cli", set()),
+        ("import archscore.adapters", set()),
+        ("import archscore.testing", set()),
         ("from archscore import Client", {"grpc", "google.protobuf"}),
         ("from archscore import AsyncClient, Result", {"grpc", "google.protobuf"}),
     ],
