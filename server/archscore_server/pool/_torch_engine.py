@@ -84,7 +84,7 @@ class TorchEngine:
             memory,
             uuid,
             tf32=has_tf32(torch.device(device)),
-            stack_size=stack_size or max(DEFAULTS[device], *tuned),
+            stack_size=stack_size or max([DEFAULTS[device], *tuned]),
         )
         self._allocator = Allocator(memory) if device == "cpu" else None
         for _ in self.evaluate_stacks([nasbench201.parse(nasbench201.SPACE.example)], ["tcet"], _WARM_UP):

@@ -169,7 +169,7 @@ class LocalPool:
         self._seats = seats
         self._info = _describe(seats, workers)
         stacks = [worker.hello.stack_size for worker in workers]
-        self._max_batch = max(_MAX_BATCH[self._info.device_kind], *stacks)
+        self._max_batch = max([_MAX_BATCH[self._info.device_kind], *stacks])
         for worker in workers:
             self._arrived(worker)
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]
