@@ -31,6 +31,11 @@ from references import plain_loop, toolkit
 
 Section: TypeAlias = Callable[[Run], Iterator[Row]]
 
+Work: TypeAlias = Callable[[], object]
+
+System: TypeAlias = Callable[[Cell, Sequence[str]], Work]
+"""Prepares to score a cell with proxies; what it gives does it, once."""
+
 WORKLOADS: Mapping[str, tuple[str, ...]] = {"tcet": ("tcet",), "bundle": plain_loop.PROXIES}
 
 #: What the service needs besides the engine.
@@ -140,7 +145,7 @@ def stacks(run: Run) -> Iterator[Row]:
 def opponents(run: Run, *, directory: Path) -> Iterator[Row]:
     """The plain loop and the toolkit beside the engine, taking turns, in IEEE float32 and as torch is by default."""
     config = run.setting.config()
-    systems: dict[str, Callable[[Cell, Sequence[str]], object]] = {
+    systems: dict[str, System] = {
         "plain loop": partial(_plain_loop, run, tf32=False),
         **({"plain loop, TF32 convolutions": partial(_plain_loop, run, tf32=True)} if has_tf32(run.device) else {}),
     }
@@ -288,40 +293,44 @@ def _deviations(
     return found
 
 
-def _opponent_row(
-    run: Run, what: str, system: Callable[[Cell, Sequence[str]], object], proxies: Sequence[str], ours: float
-) -> Row:
+def _opponent_row(run: Run, what: str, system: System, proxies: Sequence[str], ours: float) -> Row:
     """Networks a second of an opponent, and how many times as long it takes."""
     try:
-        warm = run.seconds(partial(system, run.cells[0], proxies))
+        warm = run.seconds(system(run.cells[0], proxies))
         estimate = len(run.cells) * run.setting.rounds * warm
         rounds = run.setting.rounds if run.budget.allows(estimate) else 1
         if not run.budget.allows(estimate / run.setting.rounds):
             return skipped("opponents", what, "no time")
-        by_cell = [
-            statistics.median(run.seconds(partial(system, cell, proxies)) for _ in range(rounds)) for cell in run.cells
-        ]
+        by_cell = [statistics.median(run.seconds(system(cell, proxies)) for _ in range(rounds)) for cell in run.cells]
     except Exception as error:  # noqa: BLE001 -- it is somebody else's, and what it cannot do is worth a line
         return Row("opponents", what, note=f"failed: {type(error).__name__}: {str(error).splitlines()[0]}")
     seconds = statistics.fmean(by_cell)
     return Row("opponents", what, 1 / seconds, "networks/s", f"archscore is {seconds / ours:.2f} times as fast")
 
 
-def _plain_loop(run: Run, cell: Cell, proxies: Sequence[str], *, tf32: bool) -> object:
-    with _convolutions(tf32):
-        return plain_loop.score(cell, proxies, **_plain_setting(run), device=run.device.type)
+def _plain_loop(run: Run, cell: Cell, proxies: Sequence[str], *, tf32: bool) -> Work:
+    def work() -> object:
+        with _convolutions(tf32):
+            return plain_loop.score(cell, proxies, **_plain_setting(run), device=run.device.type)
+
+    return work
 
 
-def _toolkit(run: Run, score: toolkit.Score, cell: Cell, proxies: Sequence[str], *, tf32: bool) -> object:
-    """Its network is not ready-made: every system builds its own here, unlike in score_nasbench201.py."""
+def _toolkit(run: Run, score: toolkit.Score, cell: Cell, proxies: Sequence[str], *, tf32: bool) -> Work:
+    """Its network is ready-made, as in score_nasbench201.py."""
     setting = _plain_setting(run)
     shape = {name: setting[name] for name in ("channels", "cells_per_stage", "num_classes", "seed")}
     images, labels = plain_loop.minibatch(
         setting["seed"], setting["batch_size"], setting["resolution"], setting["num_classes"], run.device.type
     )
+    images = images.contiguous()
     network = plain_loop.Network(cell.operations, **shape).to(run.device)
-    with _convolutions(tf32):
-        return score(network, proxies, images.contiguous(), labels)
+
+    def work() -> object:
+        with _convolutions(tf32):
+            return score(network, proxies, images, labels)
+
+    return work
 
 
 def _convolutions(tf32: bool) -> Any:
