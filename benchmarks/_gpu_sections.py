@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 import random
 import statistics
 import subprocess
@@ -42,6 +43,11 @@ WORKLOADS: Mapping[str, tuple[str, ...]] = {"tcet": ("tcet",), "bundle": plain_l
 _SERVICE = ("click", "grpc", "grpc_health", "grpc_reflection", "grpc_status", "prometheus_client", "structlog")
 
 _LAUNCHES = 10_000
+
+#: Networks that small stacks are timed on together, at most.
+_MOST_CELLS = 48
+
+#: Bytes of what is sent to the device.
 _TRANSFERRED = 2**26
 
 #: Seconds for a server to start: it loads torch twice, and once more in each worker.
@@ -247,7 +253,9 @@ def _stack_row(run: Run, what: str, proxies: Sequence[str], config: EvaluationCo
         return skipped("stacks", what, str(error))
     if size > most:
         return skipped("stacks", what, f"there is memory for {most}, as predicted")
-    count = max(size, len(run.cells) // size * size)
+    # Whole rounds of the cells, so that all sizes are timed on the same mix; large stacks are near it anyway.
+    whole = math.lcm(size, len(run.cells))
+    count = whole if whole <= _MOST_CELLS else size
     cells = [cell for _, cell in zip(range(count), itertools.cycle(run.cells), strict=False)]
     out_of_memory = False
 
