@@ -15,6 +15,9 @@ GOLDEN = Path(__file__).parent / "golden" / "scores.json"
 #: Fields of a case that are not part of its config.
 _NOT_CONFIG = {"space", "encoding", "outcome", "scores", "layers", "non_finite", "standard_errors"}
 _NETWORK = {"nasbench201": {"channels", "cells_per_stage"}, "zennas": {"residual_links"}}
+#: The precisions that every device has, and the definitions are about.
+PRECISIONS = (Precision.FLOAT32, Precision.FLOAT64)
+
 _LOOSE = {"plain": 5e-2, "grasp": 1e-1, "zico": 1e-1}
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
@@ -209,6 +209,14 @@ class UnavailableEngine(PuppetEngine):
 
     def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
         raise RuntimeError("CUDA is not available: no GPU")
+
+
+class StackingEngine(PuppetEngine):
+    """An engine with TF32 that evaluates 64 networks side by side."""
+
+    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
+        super().__init__(device, threads, data_dir)
+        self.hello = replace(self.hello, tf32=True, stack_size=64)
 
 
 class ExitingEngine(PuppetEngine):

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from archscore import Client
-from archscore_server.engine import Datasets, Precision, evaluate
+from archscore_server.engine import Datasets, evaluate
 from archscore_server.engine import proxies as registry
-from golden_cases import architecture, case_id, cases, config, engine_config, tolerance
+from golden_cases import PRECISIONS, architecture, case_id, cases, config, engine_config, tolerance
 from support.process import server_process
 
 CASES = cases()
@@ -55,7 +55,7 @@ def ask(request: pytest.FixtureRequest, golden_data: Path) -> Ask:
     return ask_service
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_reference_scores(ask: Ask, case: dict[str, Any], precision: str) -> None:
     non_finite = case.get("non_finite", [])

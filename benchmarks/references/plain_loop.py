@@ -154,7 +154,9 @@ def _stream(seed: int, layer: int, length: int) -> _Draws:
 
 
 @lru_cache(maxsize=2)
-def minibatch(seed: int, batch_size: int, resolution: int, num_classes: int) -> tuple[Tensor, Tensor]:
+def minibatch(
+    seed: int, batch_size: int, resolution: int, num_classes: int, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """The first minibatch of the data set `gaussian`.
 
     Returns:
@@ -164,7 +166,8 @@ def minibatch(seed: int, batch_size: int, resolution: int, num_classes: int) -> 
         (batch_size, 3, resolution, resolution)
     )
     labels = np.random.Generator(np.random.PCG64([seed, 2_000_000])).integers(0, num_classes, batch_size)
-    return torch.from_numpy(images).float().contiguous(memory_format=torch.channels_last), torch.from_numpy(labels)
+    on_device = torch.from_numpy(images).float().to(device)
+    return on_device.contiguous(memory_format=torch.channels_last), torch.from_numpy(labels).to(device)
 
 
 def score(
@@ -177,6 +180,7 @@ def score(
     resolution: int,
     num_classes: int,
     seed: int,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Scores one cell in float32, with just the passes that the proxies need.
 
@@ -189,6 +193,7 @@ def score(
         resolution: side of an image in pixels.
         num_classes: classes of the classifier.
         seed: seed of weights and data.
+        device: where to compute. In float32, that is without TF32, only if torch is told so.
 
     Returns:
         The value of every proxy asked for.
@@ -202,8 +207,8 @@ def score(
     network = Network(
         cell.operations, channels=channels, cells_per_stage=cells_per_stage, num_classes=num_classes, seed=seed
     )
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = minibatch(seed, batch_size, resolution, num_classes)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = minibatch(seed, batch_size, resolution, num_classes, device)
 
     values: dict[str, float] = {}
     logdets = torch.zeros(0)
@@ -235,7 +240,7 @@ def _gram(features: Tensor) -> Tensor:
     if features.dim() == 4:
         features = features.permute(0, 2, 3, 1)  # the order of the entries does not matter: this one needs no copy
     positive = features.flatten(1) > 0
-    if torch.cpu._is_vnni_supported():
+    if positive.device.type == "cpu" and torch.cpu._is_vnni_supported():
         codes = positive.view(torch.int8)
         products = torch._int_mm(codes, codes.T)  # three times as fast as a product in float32, on such a CPU
     else:
@@ -326,7 +331,8 @@ def _synflow(network: Network, resolution: int) -> float:
     with torch.no_grad():
         for weight in weights:
             weight.abs_()
-    objective = network(torch.ones(1, 3, resolution, resolution, dtype=torch.float64)).sum()
+    image = torch.ones(1, 3, resolution, resolution, dtype=torch.float64, device=weights[0].device)
+    objective = network(image).sum()
     gradients: Sequence[Tensor | None] = torch.autograd.grad(objective, weights, allow_unused=True)
     saliencies = [(w.detach() * g).abs().sum() for w, g in zip(weights, gradients, strict=True) if g is not None]
     return torch.stack(saliencies).sum().item()

@@ -43,15 +43,20 @@ def install(directory: Path) -> None:
     if (directory / f"alethiometer-{VERSION}.dist-info").is_dir():
         return
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*command, "--target", str(directory), f"alethiometer=={VERSION}"], check=True)
+    patience = ["--retries", "1", "--timeout", "15"]  # a machine may have no network
+    subprocess.run([*command, *patience, "--target", str(directory), f"alethiometer=={VERSION}"], check=True)
 
 
-def load(directory: Path) -> Score:
+def load(directory: Path, device: str = "cpu") -> Score:
     """Imports the toolkit that `install` has put into a directory.
 
+    Args:
+        directory: where it is.
+        device: where it is told to compute.
+
     Returns:
-        A function (network, proxies, images, labels) -> values: it scores an NCHW network with proxies, by archscore's
-        names, in one call of the toolkit, on the minibatch images [B, 3, R, R] and labels [B].
+        A function (network, proxies, images, labels) -> values: it scores an NCHW network on that device with proxies,
+        by archscore's names, in one call of the toolkit, on the minibatch images [B, 3, R, R] and labels [B].
     """
     datasets: Any = ModuleType("alethiometer.datasets")
     datasets.get_cifar_dataloaders = datasets.get_mnist_dataloaders = None
@@ -69,7 +74,7 @@ def load(directory: Path) -> Score:
     def score(network: nn.Module, proxies: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, float]:
         loader = [(images, labels)]  # its users pass a DataLoader, of which it takes the first minibatch
         metrics = [PROXIES[proxy] for proxy in proxies]
-        values = toolkit.calc_zc_metrics(metrics, network, loader, torch.device("cpu"))
+        values = toolkit.calc_zc_metrics(metrics, network, loader, torch.device(device))
         return {proxy: float(values[metric]) for proxy, metric in zip(proxies, metrics, strict=True)}
 
     return score

@@ -13,10 +13,12 @@ from archscore._version import __version__
 from archscore_server import logs
 from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
+from archscore_server.engine import stack_sizes
 from archscore_server.health_cli import health
 from archscore_server.run import serve
 from archscore_server.store_cli import store
 from archscore_server.token_cli import token
+from archscore_server.tune_cli import tune
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,6 +97,18 @@ _POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--workers", type=_COUNT, show_default="one per GPU; on CPU the best split", help="Worker processes.")
 @click.option("--threads", type=_COUNT, show_default="the cores over the workers", help="CPU threads of each worker.")
 @click.option("--max-batch", type=_COUNT, show_default="by device", help="Architectures in a batch at most.")
+@click.option(
+    "--stack-size",
+    type=click.IntRange(1, stack_sizes.MOST),
+    show_default="as measured by archscore-server tune, else by device",
+    help="Networks evaluated side by side, if they fit; no more than are in a batch.",
+)
+@click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="$XDG_CACHE_HOME/archscore or ~/.cache/archscore",
+    help="Directory with the stack sizes that archscore-server tune has measured.",
+)
 @click.option(
     "--batch-delay",
     type=_SECONDS,
@@ -212,3 +226,4 @@ def main(context: click.Context, /, log_level: str, log_format: logs.Style, **op
 main.add_command(health)
 main.add_command(store)
 main.add_command(token)
+main.add_command(tune)

@@ -72,6 +72,8 @@ class Settings:
         workers: worker processes; None lets the pool choose.
         threads: CPU threads of each worker; None lets the pool choose.
         max_batch: architectures in a batch at most; None lets the pool choose.
+        stack_size: networks evaluated side by side; None takes what was measured, or else what suits the device.
+        cache_dir: where what was measured is kept; None is the user's cache.
         batch_delay: seconds that a free worker waits for more compatible work at most.
         heartbeat_timeout: seconds of silence after which a worker is taken to hang.
         batch_timeout: seconds that a batch may take at least, before its worker is taken to hang.
@@ -98,6 +100,8 @@ class Settings:
     workers: int | None = None
     threads: int | None = None
     max_batch: int | None = None
+    stack_size: int | None = None
+    cache_dir: Path | None = None
     batch_delay: float = 0.002
     heartbeat_timeout: float = 30.0
     batch_timeout: float = 60.0

@@ -144,6 +144,18 @@ def dataset_unusable(name: str, why: str) -> RequestError:
     return RequestError(status(code_pb2.FAILED_PRECONDITION, message, reason))
 
 
+def precision_unavailable(precision: str) -> RequestError:
+    """The devices of this server do not have the precision, which is known.
+
+    Args:
+        precision: as the contract names it.
+    """
+    message = f"config.precision: {precision} is not to be had: not all devices of this server are GPUs that have it"
+    return RequestError(
+        status(code_pb2.FAILED_PRECONDITION, message, _reason("PRECISION_UNAVAILABLE", {"precision": precision}))
+    )
+
+
 def queue_full(retry_after: float) -> RequestError:
     """The queue cannot take the request."""
     result = status(

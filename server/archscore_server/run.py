@@ -8,12 +8,15 @@ import logging
 import resource
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from archscore_server import _grpc_logs
 from archscore_server.app import Server
 from archscore_server.config import Settings
+from archscore_server.engine import stack_sizes
 from archscore_server.pool import Pool, PoolObserver
+from archscore_server.pool._torch_engine import TorchEngine
 from archscore_server.pool.local import LocalPool
 
 _logger = logging.getLogger(__name__)
@@ -93,11 +96,15 @@ async def _ends_before(event: asyncio.Event, work: Coroutine[Any, Any, None]) ->
 
 def _local_pool(settings: Settings, observer: PoolObserver) -> Pool:
     """The pool of worker processes on this machine."""
+    load = partial(
+        TorchEngine, stack_size=settings.stack_size, cache_dir=settings.cache_dir or stack_sizes.default_directory()
+    )
     return LocalPool(
         device=settings.device,
         workers=settings.workers,
         threads=settings.threads,
         data_dir=settings.data_dir,
+        load=load,
         heartbeat_timeout=settings.heartbeat_timeout,
         batch_timeout=settings.batch_timeout,
         observer=observer,

@@ -12,13 +12,13 @@ from google.rpc import status_pb2
 from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from archscore_server import errors, pagination, requests, responses
+from archscore_server import enums, errors, pagination, requests, responses
 from archscore_server.admission import admit
 from archscore_server.answers import Answer, Answers
 from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
-from archscore_server.engine import Score
+from archscore_server.engine import Precision, Score
 from archscore_server.engine import proxies as registry
 from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
@@ -55,8 +55,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self, request: scoring_pb2.ScoreArchitectureRequest, context: Context
     ) -> scoring_pb2.ScoreArchitectureResponse:
         """Scores one architecture."""
-        self._scoring.check_open()
-        common = self._requests.check(request)
+        common = self._check(request)
         encodings = [request.architecture.encoding]
         answers = self._answers.to(common)
         chunks = self._scoring.results(
@@ -78,8 +77,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         self, request: scoring_pb2.ScoreArchitecturesRequest, context: Context
     ) -> AsyncIterator[scoring_pb2.ScoreArchitecturesResponse]:
         """Scores many architectures and answers as they finish."""
-        self._scoring.check_open()
-        common = self._requests.check(request)
+        common = self._check(request)
         encodings = [architecture.encoding for architecture in request.architectures]
         answers = self._answers.to(common)
         chunks = self._scoring.results(
@@ -142,6 +140,20 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         """Says what runs here."""
         self._scoring.check_started()
         return responses.server_info_message(self._pool.info, self._catalogue.infos, self._limits, __version__)
+
+    def _check(
+        self, request: scoring_pb2.ScoreArchitectureRequest | scoring_pb2.ScoreArchitecturesRequest
+    ) -> ScoringRequest:
+        """What the architectures of a request have in common.
+
+        Raises:
+            RequestError: it comes too early or too late, is at fault, or asks for what is not here.
+        """
+        self._scoring.check_open()
+        common = self._requests.check(request)
+        if common.config.precision is Precision.TF32 and not self._pool.info.tf32:
+            raise errors.precision_unavailable(scoring_pb2.Precision.Name(enums.PRECISION.write(Precision.TF32)))
+        return common
 
     def _write(
         self,

@@ -316,7 +316,7 @@ _LIKELY: Final[dict[str, Callable[[random.Random], Any]]] = {
     "seed": lambda rng: rng.choice((0, 1, 2**32 - 1)),
     "repeats": lambda rng: rng.choice((1, 1, 2)),
     "init": lambda rng: rng.randrange(5),
-    "precision": lambda rng: rng.randrange(3),
+    "precision": lambda rng: rng.randrange(4),
     "priority": lambda rng: rng.randrange(4),
     "channels": lambda rng: rng.choice((1, 4)),
     "cells_per_stage": lambda _: 1,

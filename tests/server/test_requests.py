@@ -80,7 +80,7 @@ CONFIG_FAULTS = {
     ),
     "precision": (
         config(precision=-1),
-        {"config.precision": "unknown value -1: known are PRECISION_FLOAT32, PRECISION_FLOAT64"},
+        {"config.precision": "unknown value -1: known are PRECISION_FLOAT32, PRECISION_FLOAT64, PRECISION_TF32"},
     ),
     "channels 0": (cell_config(channels=0), {"config.nasbench201.channels": "must be from 1 to 64, is 0"}),
     "channels over": (cell_config(channels=65), {"config.nasbench201.channels": "must be from 1 to 64, is 65"}),

@@ -6,13 +6,15 @@ import hashlib
 import grpc
 import numpy as np
 import pytest
+from google.rpc import code_pb2
 
 from archscore._version import __version__
 from archscore.spaces import SPACES, nasbench201
 from archscore.v1 import scoring_pb2
 from archscore_server.config import Limits
+from archscore_server.engine import Precision
 from archscore_server.engine import proxies as registry
-from support.serving import TIMEOUT, architecture, fake_value, many, one, results_of, serving, status_of
+from support.serving import TIMEOUT, architecture, fake_value, many, one, reason, results_of, serving, status_of
 
 CELLS = [nasbench201.from_index(index).format() for index in (6111, 1462, 13714, 81, 1459)]
 DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -48,6 +50,26 @@ async def test_fingerprint_has_every_default(served):
     assert fingerprint.torch_version == "9.9.9+puppet"
     assert fingerprint.archscore_version == __version__
     assert fingerprint.device_kind == "cpu"
+
+
+async def test_tf32_is_refused_where_a_device_has_none(served):
+    config = scoring_pb2.EvaluationConfig(precision=scoring_pb2.PRECISION_TF32)
+    alone = await status_of(served.stub.ScoreArchitecture(one(CELLS[0], config=config), timeout=TIMEOUT))
+    together = await status_of(results_of(served.stub.ScoreArchitectures(many(CELLS, config=config), timeout=TIMEOUT)))
+    for status in (alone, together):
+        assert status.code == code_pb2.FAILED_PRECONDITION
+        assert (reason(status), "PRECISION_TF32" in status.message) == ("PRECISION_UNAVAILABLE", True)
+    assert served.pool.batches == []
+
+
+async def test_tf32_is_an_evaluation_of_its_own(served):
+    served.pool.tf32 = True
+    config = scoring_pb2.EvaluationConfig(precision=scoring_pb2.PRECISION_TF32)
+    await served.stub.ScoreArchitecture(one(CELLS[0]), timeout=TIMEOUT)
+    answer = await served.stub.ScoreArchitecture(one(CELLS[0], config=config), timeout=TIMEOUT)
+    assert answer.evaluation.fingerprint.config.precision == scoring_pb2.PRECISION_TF32
+    assert not answer.evaluation.scores[0].stored
+    assert [batch.config.precision for batch in served.pool.batches] == [Precision.FLOAT32, Precision.TF32]
 
 
 async def test_fingerprint_hashes_the_minibatch(served):

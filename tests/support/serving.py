@@ -33,6 +33,7 @@ class PuppetPool:
 
     slots = 2
     max_batch = 8
+    tf32 = False
 
     def __init__(self, observer: PoolObserver) -> None:
         self.observer = observer
@@ -51,7 +52,8 @@ class PuppetPool:
     def info(self) -> PoolInfo:
         if not self._started:
             raise RuntimeError("not started")
-        return PoolInfo("9.9.9+puppet", "8.8.8", (DeviceInfo("cpu", "puppet", self.slots, 3, 0),))
+        devices = (DeviceInfo("cpu", "puppet", self.slots, 3, 0),)
+        return PoolInfo("9.9.9+puppet", "8.8.8", devices, tf32=self.tf32)
 
     @property
     def evaluated(self) -> list[str]:

@@ -23,6 +23,7 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
   FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
+  FAILED_PRECONDITION  ErrorInfo PRECISION_UNAVAILABLE          the server's devices do not have the precision
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   DEADLINE_EXCEEDED                                             the deadline passed, or cannot be met and so is not
                                                                 waited for
@@ -100,6 +101,10 @@ class _PrecisionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """IEEE single precision, without TF32."""
     PRECISION_FLOAT64: _Precision.ValueType  # 2
     """IEEE double precision: for reference values. Slow on most GPUs."""
+    PRECISION_TF32: _Precision.ValueType  # 3
+    """Single precision whose matrix products and convolutions round their factors to TF32, 10 bits after the point: faster,
+    and other scores. Only where GPUs have TF32 (NVIDIA, from Ampere on), elsewhere FAILED_PRECONDITION.
+    """
 
 class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
     """The floating-point format of an evaluation."""
@@ -110,6 +115,10 @@ PRECISION_FLOAT32: Precision.ValueType  # 1
 """IEEE single precision, without TF32."""
 PRECISION_FLOAT64: Precision.ValueType  # 2
 """IEEE double precision: for reference values. Slow on most GPUs."""
+PRECISION_TF32: Precision.ValueType  # 3
+"""Single precision whose matrix products and convolutions round their factors to TF32, 10 bits after the point: faster,
+and other scores. Only where GPUs have TF32 (NVIDIA, from Ampere on), elsewhere FAILED_PRECONDITION.
+"""
 global___Precision = Precision
 
 class _Outcome:

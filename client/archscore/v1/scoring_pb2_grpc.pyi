@@ -23,6 +23,7 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 architecture has and "most" what the server takes
   FAILED_PRECONDITION  ErrorInfo DATASET_NOT_FOUND              the dataset is not in the server's data directory
   FAILED_PRECONDITION  ErrorInfo DATASET_UNUSABLE               its files are there, but broken
+  FAILED_PRECONDITION  ErrorInfo PRECISION_UNAVAILABLE          the server's devices do not have the precision
   UNAVAILABLE          ErrorInfo STARTING or DRAINING, RetryInfo  the server is not ready yet, or stops
   DEADLINE_EXCEEDED                                             the deadline passed, or cannot be met and so is not
                                                                 waited for

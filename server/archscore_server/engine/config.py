@@ -36,10 +36,15 @@ class Init(StrEnum):
 
 
 class Precision(StrEnum):
-    """Floating-point format of an evaluation. FLOAT32 is IEEE, without TF32."""
+    """Arithmetic of an evaluation. FLOAT32 is IEEE, without TF32.
+
+    TF32 is FLOAT32 whose matrix products and convolutions round their factors to 10 bits after the point: faster, and
+    other scores. Only some GPUs have it.
+    """
 
     FLOAT32 = "float32"
     FLOAT64 = "float64"
+    TF32 = "tf32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ class EvaluationConfig:
         seed: first seed of weights and minibatch, below 2^32.
         repeats: number of seeds (seed, seed + 1, ...) that a score is the mean of.
         init: weight initialisation.
-        precision: floating-point format.
+        precision: arithmetic.
         network: what shapes the networks of the search space besides the encoding.
     """
 

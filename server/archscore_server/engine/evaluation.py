@@ -6,26 +6,24 @@ import gc
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from archscore.spaces import Architecture
-from archscore_server.engine import passes
+from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
-from archscore_server.engine._numerics import ieee_float32
-from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.config import EvaluationConfig, Precision
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
 from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
 from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
+from archscore_server.engine.stack_sizes import DEFAULTS
 from archscore_server.engine.static import evaluate_without_device, static_scores
 from archscore_server.engine.statistics import Array
-
-#: Networks in a stack by kind of device. On a CPU the cache decides; on a GPU a network is thousands of small launches.
-_STACK_SIZES = {"cpu": 1, "cuda": 32}
 
 #: What a RuntimeError says that is about memory: of torch's allocator on the CPU, of C++ and of cuBLAS.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -57,7 +55,7 @@ def evaluate(
         config: what else scores depend on; None takes the defaults.
         data: where the config's dataset is found, unless that is "gaussian".
         device: where to compute.
-        stack_size: networks evaluated side by side, if they fit; None takes what suits the device.
+        stack_size: networks evaluated side by side, if they fit; None takes what suits the kind of device.
         available_bytes: memory that there is for tensors; None asks the device.
 
     Returns:
@@ -65,7 +63,8 @@ def evaluate(
 
     Raises:
         KeyError: a proxy is not known.
-        ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset.
+        ValueError: no such network exists under this config, or (ConfigError) it does not go with its dataset or the
+            device has not its precision.
         DatasetError: the dataset is not there, or broken.
         ArchitectureTooLargeError: a network does not fit into memory even alone. Where that is foreseen the device has
             done nothing yet.
@@ -108,6 +107,7 @@ def evaluate_stacks(
     """
     config = config or EvaluationConfig()
     device = torch.device(device)
+    _numerics.check(config.precision, device)
     minibatches = max((registry.get(name).minibatches for name in proxies), default=1)
     dataset = dataset_of(config, data, minibatches)
     waiting: list[int] = []
@@ -120,7 +120,7 @@ def evaluate_stacks(
             waiting.append(index)
     if answered:
         yield answered
-    available = _available_bytes(device) if available_bytes is None else available_bytes
+    available = usable_bytes(device) if available_bytes is None else available_bytes
     fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type)
     sizes: dict[int, int] = {}
     refused: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
@@ -131,7 +131,7 @@ def evaluate_stacks(
             refused.append((index, error.with_traceback(None)))
     if refused:
         yield refused
-    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or _STACK_SIZES[device.type], on_pass)
+    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or DEFAULTS[device.type], on_pass)
     for indices, size in _planned(architectures, sizes, stacker):
         found = stacker.evaluate([architectures[index] for index in indices], size)
         yield list(zip(indices, found, strict=True))
@@ -178,7 +178,15 @@ class _Stacker:
             left = [(place, seed) for place, seed in row if place not in too_large]
             while left:
                 stack = left[: min(size, self.limit)]
-                computed = self._try([architectures[place] for place, _ in stack], [seed for _, seed in stack])
+                computed = try_stack(
+                    [architectures[place] for place, _ in stack],
+                    [seed for _, seed in stack],
+                    self._proxies,
+                    self._config,
+                    self._dataset,
+                    self._device,
+                    self._on_pass,
+                )
                 if computed is not None:
                     for name, numbers in computed.items():
                         for (place, _), number in zip(stack, numbers, strict=True):
@@ -196,25 +204,8 @@ class _Stacker:
             for place, architecture in enumerate(architectures)
         ]
 
-    def _try(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> dict[str, Array] | None:
-        """Evaluates a stack; None if memory ran out, which is free again then.
-
-        The error does not leave this method: its traceback would keep the tensors of the attempt alive.
-        """
-        try:
-            return _evaluate_stack(
-                architectures, seeds, self._proxies, self._config, self._dataset, self._device, self._on_pass
-            )
-        except (MemoryError, RuntimeError) as error:
-            if not _ran_out_of_memory(error):
-                raise
-        gc.collect()  # what cycles still hold of the attempt
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
     def _too_large(self, architecture: Architecture) -> ArchitectureTooLargeError:
-        available = min(self._available, _available_bytes(self._device))
+        available = min(self._available, usable_bytes(self._device))
         predicted = predicted_bytes(architecture, self._proxies, self._config, device=self._device.type)
         # whatever was predicted, it took more than there was
         return ArchitectureTooLargeError(max(predicted, available + 1), available)
@@ -248,13 +239,40 @@ def _planned(
             yield [index], sizes[index]
 
 
-def _available_bytes(device: torch.device) -> int:
+def usable_bytes(device: torch.device) -> int:
     """Memory that tensors of an evaluation may take."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(USABLE_MEMORY * (free + unused))
     return int(USABLE_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def try_stack(
+    architectures: Sequence[Architecture],
+    seeds: Sequence[int],
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    dataset: Dataset | None,
+    device: torch.device,
+    on_pass: passes.OnPass | None = None,
+) -> dict[str, Array] | None:
+    """Evaluates connected architectures, each with its seed, side by side.
+
+    The error does not leave this function: its traceback would keep the tensors of the attempt alive.
+
+    Returns:
+        Scores by proxy, [A]; None if memory ran out, which is free again then.
+    """
+    try:
+        return _evaluate_stack(architectures, seeds, proxies, config, dataset, device, on_pass)
+    except (MemoryError, RuntimeError) as error:
+        if not _ran_out_of_memory(error):
+            raise
+    gc.collect()  # what cycles still hold of the attempt
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def _evaluate_stack(
@@ -269,8 +287,10 @@ def _evaluate_stack(
     """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
     wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
-    with ieee_float32(device):
-        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset, on_pass)
+    # TF32 is in the products alone: tensors are those of float32.
+    own = replace(config, precision=Precision.FLOAT32) if config.precision is Precision.TF32 else config
+    with _numerics.arithmetic(config.precision, device):
+        statistics = passes.run(build(architectures, seeds, own, device), needs, own, dataset, on_pass)
     with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
         return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 

@@ -101,12 +101,14 @@ class PoolInfo:
         numpy_version: likewise.
         devices: where they compute.
         gpu_uuids: what the driver calls the devices, in their order; empty where they are not GPUs.
+        tf32: whether all devices have TF32.
     """
 
     torch_version: str
     numpy_version: str
     devices: tuple[DeviceInfo, ...]
     gpu_uuids: tuple[str, ...] = ()
+    tf32: bool = False
 
     @property
     def device_kind(self) -> str:
@@ -124,7 +126,7 @@ class Pool(Protocol):
 
     @property
     def max_batch(self) -> int:
-        """Architectures in a batch beyond which nothing is gained on this kind of device; constant after start."""
+        """Architectures in a batch beyond which nothing is gained on these devices; constant after start."""
         ...
 
     @property

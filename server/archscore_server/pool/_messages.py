@@ -20,7 +20,18 @@ _LENGTH = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A worker is warm; this is what it computes with, as in PoolInfo."""
+    """A worker is warm; this is what it computes with, as in PoolInfo.
+
+    Attributes:
+        torch_version: torch's.
+        numpy_version: NumPy's.
+        device_kind: "cpu" or "cuda".
+        device_name: what the maker calls the device.
+        memory_bytes: what it has.
+        device_uuid: what the driver calls a GPU.
+        tf32: whether it has TF32.
+        stack_size: the most networks that it evaluates side by side.
+    """
 
     torch_version: str
     numpy_version: str
@@ -28,6 +39,8 @@ class Hello:
     device_name: str
     memory_bytes: int
     device_uuid: str = ""
+    tf32: bool = False
+    stack_size: int = 1
 
 
 class Engine(Protocol):

@@ -5,6 +5,7 @@ The front end imports this too, to name it to its workers: torch is imported whe
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
 from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
+from archscore_server.engine.stack_sizes import DEFAULTS, Machine, StackSizes, Workload
 from archscore_server.engine.statistics import Pass
 from archscore_server.pool._allocator import Allocator
 from archscore_server.pool._base import Memory
@@ -23,22 +25,37 @@ _WARM_UP = EvaluationConfig(
 )
 
 
+_logger = logging.getLogger(__name__)
+
+
 class TorchEngine:
     """The engine on one device of this process."""
 
-    def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
+    def __init__(
+        self,
+        device: str,
+        threads: int,
+        data_dir: Path | None,
+        *,
+        stack_size: int | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
         """Loads torch and warms up with one small evaluation.
 
         Args:
             device: "cpu" or "cuda". The pool lets a process see one GPU.
             threads: CPU threads of an operation.
             data_dir: directory with the real datasets.
+            stack_size: networks evaluated side by side; None takes what was measured, or else what suits the device.
+            cache_dir: where what was measured is kept, if anywhere.
 
         Raises:
             RuntimeError: there is no such device.
         """
         import numpy as np
         import torch
+
+        from archscore_server.engine._numerics import has_tf32
 
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"CUDA is not available: torch {torch.__version__} sees no GPU")
@@ -50,11 +67,25 @@ class TorchEngine:
         uuid = ""
         if device == "cuda":
             properties = torch.cuda.get_device_properties(0)
-            name, memory = properties.name, properties.total_memory
+            memory = properties.total_memory
             uuid = str(getattr(properties, "uuid", ""))  # not in all versions of torch
         else:
-            name, memory = _cpu_name(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.hello = Hello(torch.__version__, np.__version__, device, name, memory, uuid)
+            memory = memory_bytes()
+        self._machine = machine(device, threads)
+        self._stack_size = stack_size
+        self._sizes = StackSizes.read(cache_dir) if stack_size is None else StackSizes()
+        tuned = self._sizes.of(self._machine)
+        _logger.debug("%d stack sizes were measured on this machine", len(tuned))
+        self.hello = Hello(
+            torch.__version__,
+            np.__version__,
+            device,
+            self._machine.device_name,
+            memory,
+            uuid,
+            tf32=has_tf32(torch.device(device)),
+            stack_size=stack_size or max([DEFAULTS[device], *tuned]),
+        )
         self._allocator = Allocator(memory) if device == "cpu" else None
         for _ in self.evaluate_stacks([nasbench201.parse(nasbench201.SPACE.example)], ["tcet"], _WARM_UP):
             pass
@@ -73,7 +104,13 @@ class TorchEngine:
 
             torch.cuda.reset_peak_memory_stats()
         return evaluate_stacks(
-            architectures, proxies, config, data=self._data, device=self._device, on_pass=self._passed
+            architectures,
+            proxies,
+            config,
+            data=self._data,
+            device=self._device,
+            stack_size=self._stack_size or self._sizes.find(self._machine, Workload.of(proxies, config)),
+            on_pass=self._passed,
         )
 
     @property
@@ -113,6 +150,20 @@ def gpu_names() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def machine(device: str, threads: int) -> Machine:
+    """What computes on a device of this process, "cpu", "cuda" or "cuda:1"."""
+    import torch
+
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else _cpu_name()
+    return Machine(device_kind=kind, device_name=name, threads=threads, torch_version=torch.__version__)
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpu_name() -> str:

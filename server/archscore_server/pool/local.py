@@ -23,7 +23,7 @@ from archscore_server.pool._base import (
     PoolStartError,
     WorkerLostError,
 )
-from archscore_server.pool._cores import split, usable_cores
+from archscore_server.pool._cores import share, usable_cores, variables
 from archscore_server.pool._expectation import Expectation
 from archscore_server.pool._messages import LoadEngine, Start
 from archscore_server.pool._observer import NullPoolObserver, PoolObserver
@@ -99,6 +99,7 @@ class LocalPool:
         self._free: deque[WorkerProcess] = deque()
         self._freed = asyncio.Event()
         self._info: PoolInfo | None = None
+        self._max_batch = 1
         self._expectation = Expectation()
         self._stopped = False
 
@@ -109,8 +110,8 @@ class LocalPool:
 
     @property
     def max_batch(self) -> int:
-        """Architectures in a batch beyond which nothing is gained on this kind of device."""
-        return _MAX_BATCH[self.info.device_kind]
+        """Architectures in a batch beyond which nothing is gained on these devices: as large as any stack of theirs."""
+        return self._max_batch
 
     @property
     def info(self) -> PoolInfo:
@@ -167,6 +168,8 @@ class LocalPool:
         workers = await _spawn_all(seats, self._timeouts)
         self._seats = seats
         self._info = _describe(seats, workers)
+        stacks = [worker.hello.stack_size for worker in workers]
+        self._max_batch = max([_MAX_BATCH[self._info.device_kind], *stacks])
         for worker in workers:
             self._arrived(worker)
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]
@@ -176,21 +179,10 @@ class LocalPool:
         gpus = [] if self._device == "cpu" else await probe_gpus()
         if self._device == "cuda" and not gpus:
             raise PoolStartError("CUDA is not available: torch sees no GPU")
-        cores = usable_cores()
-        if gpus:
-            workers = self._workers or len(gpus)
-            threads = self._threads or max(1, cores // workers)
-        else:
-            workers, threads = split(cores, self._workers, self._threads)
+        workers, threads = share(usable_cores(), len(gpus), self._workers, self._threads)
         kind = "cuda" if gpus else "cpu"
         start = Start(self._load, kind, threads, self._data_dir, self._timeouts.tick, logs.settings())
-        shared = {
-            # torch reads the number of threads when it loads; some of its libraries never ask again.
-            "OMP_NUM_THREADS": str(threads),
-            # Threads that wait for one another must sleep: spinning, they take the core that the other one needs, and
-            # on a machine that does anything else besides an evaluation takes ten times as long.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        }
+        shared = variables(threads)
         if not gpus:
             return [_Seat(number, kind, start, shared) for number in range(workers)]
         places = [(number, number % len(gpus)) for number in range(workers)]
@@ -292,4 +284,5 @@ def _describe(seats: list[_Seat], workers: list[WorkerProcess]) -> PoolInfo:
         for (_, at), number in Counter(places).items()
     )
     uuids = tuple(at.device_uuid for _, at in dict.fromkeys(places) if at.device_uuid)
-    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids)
+    tf32 = all(worker.hello.tf32 for worker in workers)
+    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids, tf32)

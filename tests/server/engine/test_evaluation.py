@@ -33,7 +33,7 @@ from archscore_server.engine import (
 from archscore_server.engine import evaluation as engine_evaluation
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.statistics import MINIBATCHES, Pass
-from golden_cases import tolerance
+from golden_cases import PRECISIONS, tolerance
 from support.images import draw, write_npz
 
 NETWORK = nasbench201.NetworkConfig(channels=8, cells_per_stage=1)
@@ -54,7 +54,7 @@ def config(precision: Precision) -> EvaluationConfig:
     return EvaluationConfig(batch_size=16, network=NETWORK, precision=precision)
 
 
-@pytest.fixture(scope="module", params=list(Precision))
+@pytest.fixture(scope="module", params=PRECISIONS)
 def one_by_one(request: pytest.FixtureRequest) -> tuple[Precision, list[Evaluation]]:
     precision: Precision = request.param
     return precision, [evaluate([cell], registry.names(), config(precision))[0] for cell in CELLS]

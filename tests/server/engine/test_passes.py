@@ -13,12 +13,12 @@ from archscore_server.engine import Datasets, EvaluationConfig, Precision, passe
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import STATISTICS, Labels, Pass, Saliency
-from golden_cases import architecture, case_id, cases, engine_config
+from golden_cases import PRECISIONS, architecture, case_id, cases, engine_config
 
 CASES = [case for case in cases() if case.get("layers")]
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_layers(golden_data: Path, case: dict[str, Any], precision: Precision) -> None:
     config = engine_config(case, precision)

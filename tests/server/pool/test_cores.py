@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from archscore_server.pool._cores import split, usable_cores
+from archscore_server.pool._cores import share, split, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_cores_are_bound_and_rationed(
 )
 def test_what_is_not_asked_for_follows(workers: int | None, threads: int | None, expected: tuple[int, int]) -> None:
     assert split(8, workers, threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "threads", "expected"),
+    [
+        (2, None, None, (2, 4)),
+        (2, 4, None, (4, 2)),
+        (2, None, 1, (2, 1)),
+        (16, None, None, (16, 1)),
+        (0, None, None, (8, 1)),
+        (0, 2, None, (2, 4)),
+    ],
+)
+def test_gpus_have_a_worker_each(
+    gpus: int, workers: int | None, threads: int | None, expected: tuple[int, int]
+) -> None:
+    assert share(8, gpus, workers, threads) == expected

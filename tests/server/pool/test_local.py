@@ -8,12 +8,16 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from archscore.spaces import nasbench201
 from archscore_server.engine import ArchitectureTooLargeError, Evaluation, EvaluationConfig
+from archscore_server.engine.stack_sizes import Tuned, Workload, record
 from archscore_server.pool import (
     Batch,
     BatchFailedError,
@@ -30,10 +34,20 @@ from archscore_server.pool import (
 from archscore_server.pool._expectation import Expectation
 from archscore_server.pool._messages import Start as StartMessage
 from archscore_server.pool._process import WorkerProcess
+from archscore_server.pool._torch_engine import TorchEngine, machine
 from archscore_server.pool._watch import Timeouts
 from archscore_server.pool.local import LocalPool
 from archscore_server.scheduler import Item, Scheduler
-from puppets import SLOW, ExitingEngine, PlannedEngine, PuppetEngine, UnavailableEngine, cell, evaluation_of
+from puppets import (
+    SLOW,
+    ExitingEngine,
+    PlannedEngine,
+    PuppetEngine,
+    StackingEngine,
+    UnavailableEngine,
+    cell,
+    evaluation_of,
+)
 
 #: Nothing here takes this long: it keeps a test that hangs from hanging for ever.
 PATIENCE = 60
@@ -669,6 +683,38 @@ async def test_workers_evaluate_with_torch_unless_told_otherwise() -> None:
     evaluations = dict(pair for stack in results.stacks for pair in stack)
     assert sorted(evaluations) == [0, 1]
     assert list(evaluations[0].scores) == ["parameters", "tcet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [None, 3])
+async def test_workers_take_the_stack_size_that_was_measured_unless_they_are_told_one(
+    tmp_path: Path, told: int | None
+) -> None:
+    tiny = EvaluationConfig(batch_size=2, resolution=8, network=nasbench201.NetworkConfig(4, 1))
+    record(tmp_path, machine("cpu", 1), Workload.of(["snip"], tiny), Tuned(2, {}))
+    record(tmp_path, machine("cpu", 2), Workload.of(["snip"], tiny), Tuned(64, {}))
+    pool = LocalPool(device="cpu", workers=1, threads=1, load=partial(TorchEngine, stack_size=told, cache_dir=tmp_path))
+    cells = (cell(6111), cell(7), cell(81))
+    measured, another = Results(), Results()
+    async with asyncio.timeout(PATIENCE):
+        await pool.start()
+        try:
+            await pool.run(Batch(cells, ("snip",), tiny), measured)
+            await pool.run(Batch(cells, ("snip",), replace(tiny, batch_size=3)), another)
+        finally:
+            await pool.stop()
+    assert [len(stack) for stack in measured.stacks] == ([3] if told else [2, 1])
+    assert [len(stack) for stack in another.stacks] == ([3] if told else [1, 1, 1])
+    assert pool.max_batch == 4
+
+
+async def test_a_batch_is_as_large_as_the_largest_stack() -> None:
+    pool = LocalPool(device="cpu", workers=2, threads=1, load=StackingEngine)
+    async with asyncio.timeout(PATIENCE):
+        await pool.start()
+        await pool.stop()
+    assert pool.max_batch == 64
+    assert pool.info.tf32
 
 
 @pytest.mark.slow

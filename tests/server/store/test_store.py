@@ -122,6 +122,7 @@ CONFIGS = [
     EvaluationConfig(repeats=2),
     EvaluationConfig(init=Init.PYTORCH),
     EvaluationConfig(precision=Precision.FLOAT64),
+    EvaluationConfig(precision=Precision.TF32),
     EvaluationConfig(network=nasbench201.NetworkConfig(channels=8)),
     EvaluationConfig(network=nasbench201.NetworkConfig(cells_per_stage=1)),
 ]

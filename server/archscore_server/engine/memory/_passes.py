@@ -10,7 +10,7 @@ from archscore_server.engine.memory._networks import Walk, Watch, walk
 from archscore_server.engine.memory._tape import Tape, Value
 from archscore_server.engine.statistics import STATISTICS, Pass
 
-_WIDTHS = {Precision.FLOAT32: 4, Precision.FLOAT64: 8}
+_WIDTHS = {Precision.FLOAT32: 4, Precision.FLOAT64: 8, Precision.TF32: 4}
 _DOUBLE = 8
 
 #: Images that the neural tangent kernel is taken over, at most.
