@@ -75,6 +75,8 @@ class Deadline:
 
     def add(self, waiter: Waiter) -> None:
         """Has a waiter expire with this deadline."""
+        if self._timer.cancelled():  # All that waited before were done.
+            self._timer = self._start()
         self._waiters[waiter] = None
 
     def discard(self, waiter: Waiter) -> None:
