@@ -86,6 +86,16 @@ def test_bounds_of_connections_are_documented() -> None:
     assert rows["pings of a client"] == f"one in {config._MIN_PING_INTERVAL_MS / 1000:g} s"
 
 
+def test_the_tally_of_fuzzing_is_what_its_file_says() -> None:
+    page = (ROOT / "docs" / "fuzzing.md").read_text(encoding="utf-8").partition("## The last run")[2]
+    found = json.loads((ROOT / "docs" / "benchmarks" / "fuzz.json").read_text(encoding="utf-8"))
+    rows = {
+        name: (inputs, bad)
+        for name, inputs, bad in re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (\d+) \|$", page, re.MULTILINE)
+    }
+    assert rows == {name: (f"{tally['inputs']:,}", str(len(tally["violations"]))) for name, tally in found.items()}
+
+
 def test_bounds_of_what_is_kept_are_documented() -> None:
     kept = LIMITS.partition("## What the server keeps")[2]
     for bound in (
