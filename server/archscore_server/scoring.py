@@ -204,15 +204,15 @@ class Scoring:
         finally:
             try:
                 await self._leave(progress, client)
-            finally:
+            finally:  # whatever happens meanwhile
                 progress.leave()
                 share.give_back(share.count)
-            if progress.unanswered:
-                outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
-                self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+                if progress.unanswered:
+                    outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
+                    self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
+                self._active -= 1
+                if not self._active:
+                    self._idle.set()
 
     def _take(self, share: Share, architectures: int) -> None:
         try:

@@ -835,3 +835,18 @@ async def test_a_submission_that_is_admitted_is_drained(start: Start) -> None:
         await pool.last.finish()
     await draining
     assert outcomes(waiters) == [True, True]
+
+
+async def test_many_that_are_late_hold_nobody_up(start: Start, clock: Clock, log: Log) -> None:
+    """Others have the event loop while the waiters of a deadline give up."""
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    waiters = scheduler.submit(items(*range(500)), deadline=clock() + 10)
+    clock.now += 11
+    while not any(waiter.done for waiter in waiters):  # noqa: ASYNC110 -- one iteration at a time
+        await asyncio.sleep(0)
+    assert not all(waiter.done for waiter in waiters)
+    await settle()
+    assert outcomes(waiters) == [DeadlineExceededError] * 500
+    assert sum(count for (count,) in log.counts("expired")) == 500
