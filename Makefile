@@ -66,8 +66,8 @@ check: .venv/installed .venv-proto/installed ## lint, types, Dockerfile, contrac
 	$(BIN)/python scripts/generate_docs.py --check
 	PYTHONPATH=scripts $(BIN)/python -m dashboards --check
 
-audit: .venv-audit/installed ## ask pip-audit about every pinned dependency
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+audit: .venv-audit/installed ## ask pip-audit about every pinned dependency; fails for those it cannot look up
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 format: .venv/installed ## put code into the house style
 	$(BIN)/ruff check --fix

@@ -1,12 +1,13 @@
 """The dearest networks that the limits let in: what they take in memory and time, against what is predicted.
 
-    python benchmarks/dearest.py --scale 0.08 --steps 30 --check --json docs/benchmarks/dearest-cpu.json
+    python benchmarks/dearest.py --memory 12000000000 --steps 30 --check --json docs/benchmarks/dearest-cpu.json
 
-Looks for the genomes and the cells of most work and of most memory that a server with the default limits admits, for
-`tcet` in the default config: every kind of block in many widths, each as deep as the limits allow, and from the best of
-them on by mutation. Each is then evaluated in a process of its own. Spent are the bytes of tensors that are alive at
-once, at most, as torch's dispatcher sees them, and what the process grew by. `--scale` lowers the limits on parameters,
-FLOPs and work, and the memory, to a part.
+Looks for the genomes and the cells of most work and of most memory that a server with the default limits admits on a
+CPU, for `tcet` in the default config: every kind of block in many widths, each as deep as the limits allow, and from
+the best of them on by mutation. Each is then evaluated in a process of its own. Spent are the bytes of tensors that are
+alive at once, at most, as torch's dispatcher sees them, what the process grew by, and the time of its cores, which
+other processes do not lengthen as they do the seconds. `--memory` is a worker's share of the machine's. `--scale`
+lowers the limits on parameters, FLOPs and work, and the memory, to a part.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from _report import environment, progress
 from _tensors import peak_bytes
 from archscore.spaces import SPACES, NetworkError, nasbench201, zennas
+from archscore_server.admission import MAX_WORK
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig, data, init, passes, predicted_bytes
 from archscore_server.engine import proxies as registry
@@ -78,7 +80,7 @@ class Room:
     @classmethod
     def of(cls, scale: float, memory: int) -> Room:
         """The default limits and a part of a memory; that part of those that are about how much is computed."""
-        limits = Limits()
+        limits = Limits(max_work=MAX_WORK["cpu"])
         scaled = ("max_parameters", "max_flops", "max_work")
         part = {name: max(1, int(getattr(limits, name) * scale)) for name in scaled}
         return cls(replace(limits, **part), int(memory * USABLE_MEMORY * scale))
@@ -95,7 +97,7 @@ class Room:
             and size.parameters <= limits.max_parameters
             and size.flops <= limits.max_flops
             and size.layers <= limits.max_layers
-            and candidate.work <= limits.max_work
+            and candidate.work <= (limits.max_work or 0)
         )
 
     def admits(self, candidate: Candidate) -> bool:
@@ -227,10 +229,14 @@ def evaluate(space: str, encoding: str, network: dict[str, int], threads: int, m
     run(SPACES[space].parse(SPACES[space].example), small)  # what the libraries take themselves is there now
     Allocator(memory).suit(predicted_bytes(architecture, PROXIES, config))  # as a worker does
     before = _resident_peak()
-    started = time.perf_counter()
+    started, cores_started = time.perf_counter(), time.process_time()
     tensors = peak_bytes(lambda: run(architecture, config))
-    seconds = time.perf_counter() - started
-    return {"tensor_bytes": tensors, "resident_growth_bytes": _resident_peak() - before, "seconds": seconds}
+    return {
+        "tensor_bytes": tensors,
+        "resident_growth_bytes": _resident_peak() - before,
+        "seconds": time.perf_counter() - started,
+        "core_seconds": time.process_time() - cores_started,
+    }
 
 
 def _resident_peak() -> int:
@@ -283,11 +289,12 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         ("resident_growth_bytes", "process MiB", 2**20),
         ("predicted_work", "10^12 work", 1e12),
         ("seconds", "seconds", 1),
+        ("core_seconds", "seconds of a core", 1),
     )
     lines = ["| | " + " | ".join(title for _, title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, figures in found.items():
         cells = (
-            f"{figures[key]:,}" if unit == 1 and key != "seconds" else f"{figures[key] / unit:,.4g}"
+            f"{figures[key]:,}" if unit == 1 and not key.endswith("seconds") else f"{figures[key] / unit:,.4g}"
             for key, _, unit in columns
         )
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -298,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Searches, measures, reports, and says whether anything was over its prediction."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--scale", type=float, default=1.0, metavar="PART", help="of limits and memory; default: 1")
-    parser.add_argument("--memory", type=int, metavar="BYTES", help="of the device; default: this machine's")
+    parser.add_argument("--memory", type=int, metavar="BYTES", help="a worker's; default: this machine's")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--steps", type=int, default=300, metavar="N", help="mutations that are tried")
     parser.add_argument("--seed", type=int, default=0, metavar="N")

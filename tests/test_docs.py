@@ -13,6 +13,7 @@ import pytest
 
 from archscore.spaces import nasbench201
 from archscore_server import _rates, _turns, cli, config, errors, logs, pagination, recent
+from archscore_server.admission import MAX_WORK
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig
 from archscore_server.engine.memory import USABLE_MEMORY
@@ -65,7 +66,7 @@ def test_a_page_that_differs_is_refused(generator: ModuleType, tmp_path: Path, m
 def test_every_limit_is_documented_with_its_option_and_default(field: str) -> None:
     [option] = [f"--{option}" for option, name, _, _ in cli._LIMITS if name == field]
     default = getattr(Limits(), field)
-    shown = "what a worker has" if default is None else f"{default:,}"
+    shown = cli._BY_WORKERS[field] if default is None else f"{default:,}"
     rows = [line for line in LIMITS.splitlines() if line.startswith(f"| `{field}` |")]
     assert len(rows) == 1
     assert rows[0].startswith(f"| `{field}` | `{option}` | {shown} | ")
@@ -85,6 +86,16 @@ def test_bounds_of_connections_are_documented() -> None:
     assert rows["pings of a client"] == f"one in {config._MIN_PING_INTERVAL_MS / 1000:g} s"
 
 
+def test_the_tally_of_fuzzing_is_what_its_file_says() -> None:
+    page = (ROOT / "docs" / "fuzzing.md").read_text(encoding="utf-8").partition("## The last run")[2]
+    found = json.loads((ROOT / "docs" / "benchmarks" / "fuzz.json").read_text(encoding="utf-8"))
+    rows = {
+        name: (inputs, bad)
+        for name, inputs, bad in re.findall(r"^\| `(\w+)` \| ([\d,]+) \| (\d+) \|$", page, re.MULTILINE)
+    }
+    assert rows == {name: (f"{tally['inputs']:,}", str(len(tally["violations"]))) for name, tally in found.items()}
+
+
 def test_bounds_of_what_is_kept_are_documented() -> None:
     kept = LIMITS.partition("## What the server keeps")[2]
     for bound in (
@@ -102,7 +113,7 @@ def test_the_default_for_work_is_what_its_reason_says() -> None:
     largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
     work = predicted_work(largest, names(), EvaluationConfig(repeats=Limits().max_repeats))
     assert f"({work:.1e})".replace("e+", "e") in LIMITS
-    assert work <= Limits().max_work
+    assert work <= MAX_WORK["cuda"]
     assert f"{USABLE_MEMORY:.0%}".replace("%", " %") in LIMITS
 
 

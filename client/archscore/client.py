@@ -48,8 +48,8 @@ class Client(BaseClient):
             connect_timeout: seconds after which a server that never answered is given up. One that did answer is
                 worth waiting for until the timeout: it may be being restarted.
             client_id: who asks, in 1 to 64 printable ASCII characters. The server lets clients take turns: those that
-                share an id share a turn, whatever they run on. None takes $ARCHSCORE_CLIENT_ID; without either, each
-                connection has a turn of its own.
+                share an id share a turn, whatever they run on. None takes $ARCHSCORE_CLIENT_ID; without either,
+                all from one host share one.
             credentials: for a channel with TLS. None takes $ARCHSCORE_CA, a PEM file of the root certificates to trust,
                 or `system` for the public ones, and for mutual TLS also $ARCHSCORE_CERT and $ARCHSCORE_KEY; without a
                 CA, connects in plain text.

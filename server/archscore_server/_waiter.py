@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from archscore_server import deadlines
@@ -11,6 +12,9 @@ from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 
 if TYPE_CHECKING:
     from archscore_server._work import Work
+
+#: Waiters that give up before others get their turn on the event loop.
+_AT_ONCE = 32
 
 
 class QueueFullError(Exception):
@@ -57,7 +61,7 @@ class Deadline:
         self._clock = clock
         self._expire = expire
         self._waiters: dict[Waiter, None] = {}
-        self._timer = self._start()
+        self._timer: asyncio.Handle = self._start()
 
     @property
     def passed(self) -> bool:
@@ -75,6 +79,8 @@ class Deadline:
 
     def add(self, waiter: Waiter) -> None:
         """Has a waiter expire with this deadline."""
+        if self._timer.cancelled():  # All that waited before were done.
+            self._timer = self._start()
         self._waiters[waiter] = None
 
     def discard(self, waiter: Waiter) -> None:
@@ -87,12 +93,14 @@ class Deadline:
         if not self._waiters:
             self._timer.cancel()
 
-    def _start(self) -> asyncio.TimerHandle:
+    def _start(self) -> asyncio.Handle:
         return asyncio.get_running_loop().call_later(self._at - self._clock(), self._fire)
 
     def _fire(self) -> None:
         if self.passed:
-            self._expire(list(self._waiters))
+            self._expire(list(islice(self._waiters, _AT_ONCE)))
+            if self._waiters:
+                self._timer = asyncio.get_running_loop().call_soon(self._fire)
         else:  # The loop rounds to the resolution of its clock.
             self._timer = self._start()
 

@@ -5,6 +5,8 @@ All of it follows from the encoding, in milliseconds: no layer is listed and no 
 
 from __future__ import annotations
 
+from typing import Final
+
 from google.rpc import status_pb2
 
 from archscore.spaces import Architecture, EncodingError, NetworkError, SearchSpace
@@ -16,6 +18,12 @@ from archscore_server.pool import PoolInfo
 
 #: More characters than any token of any grammar has.
 _LONGEST_TOKEN = 64
+
+#: Multiply-accumulates that evaluating one network may take, if nothing else is set, by kind of device. The other
+#: limits are each about one factor of the product, and would together leave far more open. On a GPU there is room for
+#: what the default config leads to (all proxies over 64 seeds on the largest NAS-Bench-201 cell are 3.4e13). A core
+#: would be at as much for a quarter of an hour, in which others wait for it: it may take five minutes' worth at a time.
+MAX_WORK: Final = {"cpu": 10_000_000_000_000, "cuda": 50_000_000_000_000}
 
 
 def admit(
@@ -70,3 +78,8 @@ def max_bytes(limits: Limits, pool: PoolInfo) -> int:
     if limits.max_bytes is not None:
         return limits.max_bytes
     return min(int(USABLE_MEMORY * device.memory_bytes) // device.workers for device in pool.devices)
+
+
+def max_work(limits: Limits, pool: PoolInfo) -> int:
+    """Multiply-accumulates that evaluating one network may take: what is set, or what suits the workers."""
+    return MAX_WORK[pool.device_kind] if limits.max_work is None else limits.max_work

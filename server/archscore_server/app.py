@@ -29,6 +29,7 @@ from archscore_server.pool import LossReason, Memory, Pool, PoolObserver, PoolSt
 from archscore_server.scheduler import Scheduler
 from archscore_server.scoring import Scoring
 from archscore_server.service import SERVICE_NAME, ScoringService
+from archscore_server.slices import Slices
 from archscore_server.store import Store
 
 #: Seconds for answers to leave once everything has one. Short, since an open health Watch takes all of it.
@@ -75,7 +76,8 @@ class Server:
             max_batch=settings.max_batch,
             observer=self.metrics,
         )
-        self._scoring = Scoring(self._scheduler, library, self.metrics, settings.limits, pool)
+        self._slices = Slices()
+        self._scoring = Scoring(self._scheduler, library, self.metrics, settings.limits, pool, self._slices)
         self._tokens = TokenWatch(settings.tokens, self.metrics.tokens_usable) if settings.tokens else None
         self._grpc = self._grpc_server(Authentication(self._tokens, certificates=settings.tls_client_ca is not None))
         service = ScoringService(self._scoring, pool, self._catalogue, settings.limits)
@@ -137,7 +139,7 @@ class Server:
             await asyncio.to_thread(self._page.close)
 
     def _grpc_server(self, authentication: Authentication) -> grpc.aio.Server:
-        interceptor = CallInterceptor(self.metrics, authentication, self._settings.write_timeout)
+        interceptor = CallInterceptor(self.metrics, authentication, self._slices, self._settings.write_timeout)
         return grpc.aio.server(interceptors=[interceptor], options=self._settings.grpc_options)
 
     def _check_binding(self) -> None:

@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from archscore.spaces import Architecture
 from archscore.spaces.nasbench201 import Cell
 from archscore_server import errors
-from archscore_server.admission import max_bytes
+from archscore_server.admission import max_bytes, max_work
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig, predicted_bytes
 from archscore_server.engine.memory import LARGEST_CELL
@@ -94,7 +94,7 @@ class Budget:
     def _predict(
         self, architecture: Architecture, proxies: tuple[str, ...], config: EvaluationConfig
     ) -> status_pb2.Status | None:
-        work, most = predicted_work(architecture, proxies, config), self._limits.max_work
+        work, most = predicted_work(architecture, proxies, config), max_work(self._limits, self._pool.info)
         if work > most:
             return errors.architecture_too_large("max_work", work, most)
         available = max_bytes(self._limits, self._pool.info)

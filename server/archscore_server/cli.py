@@ -11,6 +11,7 @@ import click
 
 from archscore._version import __version__
 from archscore_server import logs
+from archscore_server.admission import MAX_WORK
 from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
 from archscore_server.engine import stack_sizes
@@ -46,6 +47,13 @@ _LIMITS = (
 )
 
 
+#: What is said of limits that depend on the workers if they are not set.
+_BY_WORKERS = {
+    "max_bytes": "what a worker has",
+    "max_work": ", ".join(f"{most:,} on {kind}" for kind, most in MAX_WORK.items()),
+}
+
+
 class _CannotStart(click.ClickException):
     """Like a wrong option: nothing has been done, and the message says what to change."""
 
@@ -55,7 +63,7 @@ class _CannotStart(click.ClickException):
 def _limit_options(command: F) -> F:
     for option, field, largest, text in reversed(_LIMITS):
         default = getattr(_DEFAULTS.limits, field)
-        shown = default is not None or "what a worker has"
+        shown = _BY_WORKERS.get(field, True)
         command = click.option(
             f"--{option}", type=click.IntRange(1, largest), default=default, show_default=shown, help=text
         )(command)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -14,6 +16,9 @@ METADATA = "archscore-client-id"
 #: Characters of a name that count.
 MAX_LENGTH = 64
 
+#: Bits of an IPv6 address that tell hosts apart; the others are a host's own to choose.
+_HOST_BITS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -21,7 +26,7 @@ class Caller:
 
     Attributes:
         name: `token:NAME` or `certificate:NAME` where the caller is known; else `id:ID` as the client says itself, or
-            its connection.
+            `host:ADDRESS`, where its connections come from.
         authenticated: whether the caller is known, and not just called so.
     """
 
@@ -36,8 +41,27 @@ CALLER: ContextVar[Caller] = ContextVar("caller", default=_NOBODY)
 
 
 def unknown(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
-    """A caller who need not say who it is: has the name that it gave itself, else its connection's."""
+    """A caller who need not say who it is: has the name that it gave itself, else its host's.
+
+    A connection is no client: who opens ten would be ten of them.
+    """
     for key, value in context.invocation_metadata() or ():
         if key == METADATA and value:
             return Caller(f"id:{str(value)[:MAX_LENGTH]}", authenticated=False)
-    return Caller(context.peer(), authenticated=False)
+    return Caller(f"host:{_host(context.peer())}", authenticated=False)
+
+
+def _host(peer: str) -> str:
+    """Where a connection comes from, as gRPC says it (`ipv4:192.0.2.1:1234`): an address without the port.
+
+    Of an IPv6 address the network: a host has all of it.
+    """
+    kind, _, address = peer.partition(":")
+    host = unquote(address).rpartition(":")[0].strip("[]")
+    try:
+        ip = ip_address(host)
+    except ValueError:  # a socket on this machine
+        return kind
+    if isinstance(ip, IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ip_network((ip.packed, _HOST_BITS), strict=False))

@@ -33,11 +33,9 @@ _MIN_PING_INTERVAL_MS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What requests may ask for; fields as in Limits of the contract. `max_bytes` of None is what the workers have.
+    """What requests may ask for; fields as in Limits of the contract.
 
-    `max_work` lets through what the default config leads to: all proxies over `max_repeats` seeds on the largest
-    NAS-Bench-201 cell are 3.4e13 multiply-accumulates. The other limits are each about one factor of the product, and
-    would together leave far more open.
+    `max_bytes` and `max_work` of None are what suits the workers (see `admission`).
     """
 
     max_architectures_per_request: int = 10_000
@@ -55,7 +53,7 @@ class Limits:
     max_layers: int = 1_000
     max_bytes: int | None = None
     max_in_flight_per_client: int = 50_000
-    max_work: int = 50_000_000_000_000
+    max_work: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +137,8 @@ class Settings:
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            # Else gRPC waits for the answer to a ping for a minute, whatever the timeout of keepalive.
+            ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
         ]

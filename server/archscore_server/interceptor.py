@@ -26,6 +26,7 @@ from archscore_server.access.authentication import Authentication
 from archscore_server.access.refusals import Refusals
 from archscore_server.errors import RequestError
 from archscore_server.metrics import Metrics
+from archscore_server.slices import Slices
 
 _logger = logging.getLogger(__name__)
 
@@ -39,16 +40,18 @@ Decoder = Callable[[bytes], Any]
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Stands between gRPC and all servicers."""
 
-    def __init__(self, metrics: Metrics, authentication: Authentication, write_timeout: float) -> None:
+    def __init__(self, metrics: Metrics, authentication: Authentication, slices: Slices, write_timeout: float) -> None:
         """Takes what it needs.
 
         Args:
             metrics: what RPCs are counted in.
             authentication: says who calls, and whether they may.
+            slices: shares out the time of the event loop.
             write_timeout: seconds after which a client that does not read is given up.
         """
         self._metrics = metrics
         self._authentication = authentication
+        self._slices = slices
         self._write_timeout = write_timeout
         self._refusals = Refusals()
 
@@ -73,10 +76,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def unary(received: Any, context: Context) -> Any:
             async with self._call(method, token_owner, context):
+                await self._slices.turn(clients.CALLER.get().name)
                 return await behaviour(decode(received, handler.request_deserializer), context)
 
         async def stream(received: Any, context: Context) -> None:
             async with self._call(method, token_owner, context):
+                await self._slices.turn(clients.CALLER.get().name)
                 request = decode(received, handler.request_deserializer)
                 if writes_itself:
                     await behaviour(request, context)

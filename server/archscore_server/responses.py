@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from archscore.spaces import Description, SearchSpace
 from archscore.v1 import scoring_pb2
 from archscore_server import enums
-from archscore_server.admission import max_bytes
+from archscore_server.admission import max_bytes, max_work
 from archscore_server.config import Limits
 from archscore_server.engine import DatasetInfo, EvaluationConfig, Score
 from archscore_server.engine import proxies as registry
@@ -134,5 +134,7 @@ def server_info_message(
             scoring_pb2.Dataset(name=GAUSSIAN),
             *(scoring_pb2.Dataset(**dataclasses.asdict(dataset)) for dataset in datasets),
         ],
-        limits=scoring_pb2.Limits(**dataclasses.asdict(limits) | {"max_bytes": max_bytes(limits, pool)}),
+        limits=scoring_pb2.Limits(
+            **dataclasses.asdict(limits) | {"max_bytes": max_bytes(limits, pool), "max_work": max_work(limits, pool)}
+        ),
     )

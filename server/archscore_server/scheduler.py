@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from archscore_server._failures import Failures
 from archscore_server._observer import NullObserver, Observer, RetryReason
@@ -57,6 +57,9 @@ _GAVE_UP: dict[RetryReason, str] = {
     "batch_failed": "the evaluation of this architecture raised an error",
 }
 
+_LATE = "the deadline passed before the architecture was evaluated"
+_STOPPED = "the server stopped before this architecture was evaluated"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -91,6 +94,8 @@ class Scheduler:
         self._queue = Queue(batch_delay=batch_delay)
         self._failures = Failures()
         self._stopping = False
+        self._stopped = False
+        self._promised = 0
         self._slots: list[asyncio.Task[None]] = []
         self._work_may_be_ready = asyncio.Event()
         self._nothing_in_flight = asyncio.Event()
@@ -142,47 +147,65 @@ class Scheduler:
             QueueFullError: what would have to wait does not fit in the queue.
             StoppingError: the scheduler drains or has stopped.
         """
+        return list(self.submitting(items, client=client, priority=priority, deadline=deadline))
+
+    def submitting(
+        self,
+        items: Sequence[Item],
+        *,
+        client: str = "",
+        priority: Priority = Priority.DEFAULT,
+        deadline: float | None = None,
+    ) -> Generator[Waiter, None, None]:
+        """Like `submit`, one item at a time: whoever has many may let others have the event loop in between.
+
+        Either this raises what `submit` does before the first waiter, or all are admitted. Closing it early admits no
+        more items; what was given out is the caller's.
+        """
         if self._stopping:
             raise StoppingError("the server is stopping")
-        self._require_room(items)
         if not items:
-            return []
-
+            return
         now = self._clock()
         if deadline is not None and deadline <= now:
             self._observer.expired(len(items))
-            return [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
+            yield from [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
+            return
+        room = self._take_room(items)
         limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
-        waiters = []
         merged = hopeless = 0
         group = self._queue.group(items[0])
-        for item in items:
-            if not group.takes(item):
-                group = self._queue.group(item)
-            work = group.works.get(item.architecture)
-            if work is not None:
-                merged += 1
-                self._queue.claim(work, client, priority)
-            elif why := self._failures.get(item, now):
-                waiters.append(self._settled(client, ArchitectureFailedError(why)))
-                continue
-            elif limit and self._cannot_meet(limit, group, client, priority, now):
-                hopeless += 1
-                waiters.append(self._settled(client, DeadlineExceededError("the deadline cannot be met")))
-                continue
-            else:
-                work = self._queue.add(item.architecture, group, client, priority, now)
-            waiter = Waiter(work, client, limit, self._release)
-            work.waiters[waiter] = None
-            waiters.append(waiter)
-        if limit:
-            limit.cancel_if_idle()
-        if merged:
-            self._observer.merged(merged)
-        if hopeless:
-            self._observer.expired(hopeless)
-        self._changed()
-        return waiters
+        try:
+            for item in items:
+                # A group that has become empty in between is not the queue's any more.
+                if not group.works or not group.takes(item):
+                    group = self._queue.group(item)
+                work = group.works.get(item.architecture)
+                if why := self._hopeless(item, work, group, client, priority, limit):
+                    hopeless += isinstance(why, DeadlineExceededError)
+                    yield self._settled(client, why)
+                    continue
+                if work is not None:
+                    merged += 1
+                    self._queue.claim(work, client, priority)
+                else:
+                    work = self._queue.add(item.architecture, group, client, priority, self._clock())
+                    self._work_may_be_ready.set()
+                    if room:
+                        room -= 1
+                        self._promised -= 1
+                waiter = Waiter(work, client, limit, self._release)
+                work.waiters[waiter] = None
+                yield waiter
+        finally:
+            self._promised -= room
+            if limit:
+                limit.cancel_if_idle()
+            if merged:
+                self._observer.merged(merged)
+            if hopeless:
+                self._observer.expired(hopeless)
+            self._changed()
 
     async def drain(self) -> None:
         """Refuses new submissions from now on, and returns when nothing waits or runs."""
@@ -193,9 +216,9 @@ class Scheduler:
 
     async def stop(self) -> None:
         """Fails what is left with StoppingError, and stops the pool. Idempotent."""
-        self._stopping = True
+        self._stopping = self._stopped = True
         for work in self._queue.all():
-            self._settle(work, StoppingError("the server stopped before this architecture was evaluated"))
+            self._settle(work, StoppingError(_STOPPED))
         self._changed()
         if self._end_of_hold:
             self._end_of_hold.cancel()
@@ -206,19 +229,41 @@ class Scheduler:
 
     # Admission
 
-    def _require_room(self, items: Sequence[Item]) -> None:
+    def _take_room(self, items: Sequence[Item]) -> int:
+        """Promises room in the queue to what would have to wait, and says how much.
+
+        Raises:
+            QueueFullError: there is not so much.
+        """
+        free = self._max_queued - self.queued - self._promised
+        new = len(items)
         # Telling what is new takes a hash of every config: not worth it while even all of them fit.
-        if self.queued + len(items) <= self._max_queued:
-            return
-        new = len({item for item in items if self._queue.find(item) is None})
-        excess = self.queued + new - self._max_queued
-        if new and excess > 0:
-            raise QueueFullError(self._queue.rates.seconds_for(excess))
+        if new > free:
+            new = len({item for item in items if self._queue.find(item) is None})
+            if new and new > free:
+                raise QueueFullError(self._queue.rates.seconds_for(new - free))
+        self._promised += new
+        return new
 
     def _settled(self, client: str, outcome: Outcome) -> Waiter:
         waiter = Waiter(None, client, None, self._release)
         waiter.settle(outcome)
         return waiter
+
+    def _hopeless(
+        self, item: Item, work: Work | None, group: Group, client: str, priority: Priority, limit: Deadline | None
+    ) -> Outcome | None:
+        """What an item that is admitted ends with at once; None if there is something to wait for."""
+        if self._stopped:
+            return StoppingError(_STOPPED)
+        if work is not None:
+            return DeadlineExceededError(_LATE) if limit and limit.passed else None
+        now = self._clock()
+        if why := self._failures.get(item, now):
+            return ArchitectureFailedError(why)
+        if limit and self._cannot_meet(limit, group, client, priority, now):
+            return DeadlineExceededError("the deadline cannot be met")
+        return None
 
     def _cannot_meet(self, deadline: Deadline, group: Group, client: str, priority: Priority, now: float) -> bool:
         """Whether a newcomer would be late even if all went twice as fast as it does, and for its client alone.
@@ -237,7 +282,7 @@ class Scheduler:
     def _expire(self, waiters: list[Waiter]) -> None:
         dropped = 0
         for waiter in waiters:
-            waiter.settle(DeadlineExceededError("the deadline passed before the architecture was evaluated"))
+            waiter.settle(DeadlineExceededError(_LATE))
             dropped += self._detach(waiter)
         if dropped:
             self._observer.expired(dropped)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -38,11 +39,10 @@ from archscore_server.scheduler import (
     StoppingError,
     Waiter,
 )
+from archscore_server.slices import Slices
 
 #: Results that are given out together at most: a response of theirs stays far below gRPC's limit of 4 MiB.
 _MAX_CHUNK = 256
-#: Characters of encodings that are read before others get their turn on the event loop.
-_TURN = 8_000
 
 _OUTCOMES = attrgetter("outcome", "exceptions")
 
@@ -94,9 +94,12 @@ class _State(Enum):
 class Scoring:
     """Scores the architectures of requests, between the time that the workers are warm and the end."""
 
-    def __init__(self, scheduler: Scheduler, library: Library, metrics: Metrics, limits: Limits, pool: Pool) -> None:
+    def __init__(
+        self, scheduler: Scheduler, library: Library, metrics: Metrics, limits: Limits, pool: Pool, slices: Slices
+    ) -> None:
         """Refuses requests until `open` is called."""
         self._scheduler = scheduler
+        self._slices = slices
         self._library = library
         self._admitted: Recent[Architecture] = Recent()
         self._metrics = metrics
@@ -172,12 +175,15 @@ class Scoring:
         share = self._in_flight.of(client)
         try:
             self._take(share, len(encodings))
-            left = self._repeat(progress, request, encodings, answers)
-            candidates = await self._read(progress, request, left, field_of)
-            pending = await self._look_up(progress, request, candidates)
-            progress.wait_for(pending, self._submit(pending, request, client, deadline))
+            await self._slices.turn(client)
+            left = await self._repeat(progress, request, encodings, client, answers)
+            candidates = await self._read(progress, request, left, client, field_of)
+            pending = await self._look_up(progress, request, client, candidates)
+            await self._submit(progress, pending, request, client, deadline)
             while progress.unanswered:
-                chunk = await progress.next_chunk()
+                await progress.any_finished()
+                await self._slices.turn(client)
+                chunk = progress.next_chunk()
                 # Whichever sees it first, the client or we, a deadline that passes ends the call in the same way.
                 in_time = chunk
                 if _is_due(deadline):
@@ -196,14 +202,17 @@ class Scoring:
             progress.unanswered = 0
             raise
         finally:
-            share.give_back(share.count)
-            progress.leave()
-            if progress.unanswered:
-                outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
-                self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
-            self._active -= 1
-            if not self._active:
-                self._idle.set()
+            try:
+                await self._leave(progress, client)
+            finally:  # whatever happens meanwhile
+                progress.leave()
+                share.give_back(share.count)
+                if progress.unanswered:
+                    outcome = ArchitectureOutcome.EXPIRED if _is_due(deadline) else ArchitectureOutcome.CANCELLED
+                    self._metrics.architectures_ended(request.space.name, request.proxies, outcome, progress.unanswered)
+                self._active -= 1
+                if not self._active:
+                    self._idle.set()
 
     def _take(self, share: Share, architectures: int) -> None:
         try:
@@ -212,21 +221,28 @@ class Scoring:
             retry_after = self._scheduler.seconds_for(error.excess)
             raise errors.client_full(retry_after, self._limits.max_in_flight_per_client) from error
 
-    def _repeat(
-        self, progress: _Progress, request: ScoringRequest, encodings: Sequence[str], answers: ByEncoding[Answer]
+    async def _repeat(
+        self,
+        progress: _Progress,
+        request: ScoringRequest,
+        encodings: Sequence[str],
+        client: str,
+        answers: ByEncoding[Answer],
     ) -> list[tuple[int, str]]:
         """Gives the answers that are known; returns the other encodings with their positions."""
-        results = []
+        repeated = 0
         left = []
         for index, encoding in enumerate(encodings):
+            if self._slices.over:
+                await self._slices.turn(client)
             answer = answers.get(encoding)
             if answer is None:
                 left.append((index, encoding))
             else:
-                results.append(Result(index, answer.evaluation, answer.outcome, exceptions=answer.exceptions))
-        if results:
-            progress.finish(*results)
-            self._metrics.store_hits(len(results) * len(_of_device(request)))
+                repeated += 1
+                progress.finish(Result(index, answer.evaluation, answer.outcome, exceptions=answer.exceptions))
+        if repeated:
+            self._metrics.store_hits(repeated * len(_of_device(request)))
         return left
 
     async def _read(
@@ -234,6 +250,7 @@ class Scoring:
         progress: _Progress,
         request: ScoringRequest,
         encodings: Sequence[tuple[int, str]],
+        client: str,
         field_of: Callable[[int], str],
     ) -> dict[int, Architecture]:
         """Reads encodings; answers those that are not let in or need no device, and returns the rest by position."""
@@ -241,16 +258,13 @@ class Scoring:
         # All that admission depends on.
         admitted = self._admitted.under((request.space.name, config.network, config.resolution, config.num_classes))
         candidates: dict[int, Architecture] = {}
-        read = 0
         for index, encoding in encodings:
+            if self._slices.over:
+                await self._slices.turn(client)
             known = admitted.get(encoding)
             if known is not None:
                 candidates[index] = known
                 continue
-            if read >= _TURN:
-                read = 0
-                await asyncio.sleep(0)
-            read += len(encoding)
             architecture = admit(request.space, encoding, field_of(index), request.config, self._limits)
             if isinstance(architecture, status_pb2.Status):
                 progress.finish(_not_admitted(index, architecture))
@@ -262,41 +276,69 @@ class Scoring:
         return candidates
 
     async def _look_up(
-        self, progress: _Progress, request: ScoringRequest, candidates: Mapping[int, Architecture]
+        self, progress: _Progress, request: ScoringRequest, client: str, candidates: Mapping[int, Architecture]
     ) -> list[_Pending]:
         """Answers what the store has, and what takes more work or memory than it may; returns the rest."""
-        if not candidates:
-            return []
         static = [name for name in request.proxies if registry.get(name).static]
         wanted = tuple(sorted(_of_device(request)))
-        found = await self._library.get(request.config, list(candidates.values()), wanted)
         pending = []
-        complete = []
-        for (index, architecture), stored in zip(candidates.items(), found, strict=True):
-            known = {**static_scores(architecture, static, request.config), **stored} if static else stored
-            if len(stored) == len(wanted):
-                complete.append(_evaluated(index, known, stored.keys(), lasting=True))
-                continue
-            missing = tuple(name for name in wanted if name not in stored) if stored else wanted
-            pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        numbers = list(candidates)
+        for start in range(0, len(numbers), _MAX_CHUNK):
+            await self._slices.turn(client)
+            part = numbers[start : start + _MAX_CHUNK]
+            found = await self._library.get(request.config, [candidates[index] for index in part], wanted)
+            await self._slices.turn(client)
+            for index, stored in zip(part, found, strict=True):
+                if self._slices.over:
+                    await self._slices.turn(client)
+                architecture = candidates[index]
+                known = {**static_scores(architecture, static, request.config), **stored} if static else stored
+                if len(stored) == len(wanted):
+                    progress.finish(_evaluated(index, known, stored.keys(), lasting=True))
+                    continue
+                missing = tuple(name for name in wanted if name not in stored) if stored else wanted
+                pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        return await self._within_budget(progress, request, pending)
+
+    async def _within_budget(
+        self, progress: _Progress, request: ScoringRequest, pending: list[_Pending]
+    ) -> list[_Pending]:
+        """Answers what takes more work or memory than it may; returns the rest."""
         evaluations = [(one.item.architecture, one.item.proxies) for one in pending]
         refusals = await self._budget.refusals(evaluations, request.config)
         for one, refusal in zip(pending, refusals, strict=True):
             if refusal:
-                complete.append(_not_admitted(one.index, refusal))
-        progress.finish(*complete)
+                progress.finish(_not_admitted(one.index, refusal))
         return [one for one, refusal in zip(pending, refusals, strict=True) if refusal is None]
 
-    def _submit(
-        self, pending: Sequence[_Pending], request: ScoringRequest, client: str, deadline: float | None
-    ) -> list[Waiter]:
+    async def _submit(
+        self,
+        progress: _Progress,
+        pending: Sequence[_Pending],
+        request: ScoringRequest,
+        client: str,
+        deadline: float | None,
+    ) -> None:
+        await self._slices.turn(client)
         items = [one.item for one in pending]
-        try:
-            return self._scheduler.submit(items, client=client, priority=request.priority, deadline=deadline)
-        except QueueFullError as error:
-            raise errors.queue_full(error.retry_after) from error
-        except StoppingError as error:
-            raise errors.draining() from error
+        waiters = self._scheduler.submitting(items, client=client, priority=request.priority, deadline=deadline)
+        with closing(waiters):
+            try:
+                for one, waiter in zip(pending, waiters, strict=True):
+                    progress.wait_for(one, waiter)
+                    if self._slices.over:
+                        await self._slices.turn(client)
+            except QueueFullError as error:
+                raise errors.queue_full(error.retry_after) from error
+            except StoppingError as error:
+                raise errors.draining() from error
+
+    async def _leave(self, progress: _Progress, client: str) -> None:
+        """Gives up what has not finished, a little at a time."""
+        for waiter in progress.waiters:
+            if self._slices.over:
+                await self._slices.turn(client)
+            waiter.leave()
 
     def _count(self, request: ScoringRequest, results: list[Result]) -> None:
         for (outcome, exceptions), count in Counter(map(_OUTCOMES, results)).items():
@@ -309,12 +351,13 @@ class _Progress:
 
     Attributes:
         unanswered: how many results have not been given out.
+        waiters: those for architectures that wait, or waited.
     """
 
     unanswered: int
+    waiters: list[Waiter] = field(default_factory=list)
     _finished: deque[Result] = field(default_factory=deque)
     _any_finished: asyncio.Event = field(default_factory=asyncio.Event)
-    _waiters: list[Waiter] = field(default_factory=list)
 
     def finish(self, *results: Result) -> None:
         """Notes results."""
@@ -322,15 +365,17 @@ class _Progress:
         if results:
             self._any_finished.set()
 
-    def wait_for(self, pending: Sequence[_Pending], waiters: Sequence[Waiter]) -> None:
-        """Expects the results of waiters, one for each architecture that waits."""
-        self._waiters.extend(waiters)
-        for one, waiter in zip(pending, waiters, strict=True):
-            waiter.add_done_callback(partial(self._settled, one))
+    def wait_for(self, pending: _Pending, waiter: Waiter) -> None:
+        """Expects the result of an architecture that waits."""
+        self.waiters.append(waiter)
+        waiter.add_done_callback(partial(self._settled, pending))
 
-    async def next_chunk(self) -> list[Result]:
-        """Waits until something has finished and gives it out."""
+    async def any_finished(self) -> None:
+        """Returns when there is something to be given out."""
         await self._any_finished.wait()
+
+    def next_chunk(self) -> list[Result]:
+        """Gives out what has finished, or a part of it."""
         if len(self._finished) > _MAX_CHUNK:
             chunk = [self._finished.popleft() for _ in range(_MAX_CHUNK)]
         else:
@@ -342,7 +387,7 @@ class _Progress:
 
     def leave(self) -> None:
         """Gives up what has not finished."""
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             waiter.leave()
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:

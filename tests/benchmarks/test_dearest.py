@@ -7,6 +7,7 @@ import pytest
 
 import dearest
 from archscore.spaces import zennas
+from archscore_server.admission import MAX_WORK
 from archscore_server.config import Limits
 from archscore_server.engine.memory import USABLE_MEMORY
 
@@ -15,7 +16,7 @@ FIGURES = {"predicted_bytes": 2**30, "tensor_bytes": 2**30, "resident_growth_byt
 
 
 def test_a_part_of_the_limits() -> None:
-    assert ROOM.limits == replace(Limits(), max_parameters=500_000, max_flops=100_000_000, max_work=50_000_000_000)
+    assert ROOM.limits == Limits(max_parameters=500_000, max_flops=100_000_000, max_work=MAX_WORK["cpu"] // 1_000)
     assert ROOM.available == int(2**36 * USABLE_MEMORY * 0.001)
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 import time
+from dataclasses import replace
 
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201, zennas
 from archscore.v1 import scoring_pb2
-from archscore_server.admission import admit, max_bytes
+from archscore_server.admission import MAX_WORK, admit, max_bytes, max_work
 from archscore_server.config import Limits
-from archscore_server.engine import EvaluationConfig, predicted_bytes
+from archscore_server.engine import EvaluationConfig, Precision, predicted_bytes
 from archscore_server.engine.proxies import names
 from archscore_server.engine.work import predicted_work
 from archscore_server.pool import DeviceInfo, PoolInfo
@@ -154,17 +155,22 @@ async def test_work_is_predicted_from_architecture_proxies_and_config():
         await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
 
 
-async def test_every_cell_passes_under_the_largest_limits_of_its_default_network():
-    """All proxies over as many seeds as may be asked, on the largest cell there is."""
-    async with serving() as served:
-        request = scoring_pb2.ScoreArchitectureRequest(
-            architecture=architecture(nasbench201.Cell(("nor_conv_3x3",) * 6).format()), proxies=names()
-        )
-        request.config.repeats = Limits().max_repeats
-        await served.stub.ScoreArchitecture(request, timeout=TIMEOUT)
-        request.config.precision = scoring_pb2.PRECISION_FLOAT64
-        status = await status_of(served.stub.ScoreArchitecture(request, timeout=TIMEOUT))
-        assert details(status)[error_details_pb2.ErrorInfo].metadata["limit"] == "max_work"
+@pytest.mark.parametrize(("kind", "repeats", "more"), [("cpu", 16, 32), ("cuda", Limits().max_repeats, None)])
+async def test_every_cell_passes_in_its_default_network(kind, repeats, more):
+    """All proxies, over many seeds, on the largest cell there is."""
+    pool = PoolInfo("2", "1", (DeviceInfo(kind, "puppet", 1, 1, 2**40),))
+    config = EvaluationConfig(repeats=repeats)
+    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    most = max_work(Limits(), pool)
+    assert predicted_work(largest, names(), config) <= most
+    assert predicted_work(largest, names(), replace(config, precision=Precision.FLOAT64)) > most
+    assert more is None or predicted_work(largest, names(), replace(config, repeats=more)) > most
+
+
+async def test_what_is_set_holds_on_every_device():
+    for kind in MAX_WORK:
+        pool = PoolInfo("2", "1", (DeviceInfo(kind, "puppet", 1, 1, 2**40),))
+        assert max_work(Limits(max_work=7), pool) == 7
 
 
 async def test_memory_is_predicted_from_architecture_proxies_and_config():

@@ -11,6 +11,7 @@ import pytest
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from archscore_server import config, run
+from fuzz.http2 import Connection
 from support.serving import TIMEOUT, Serving, eventually, one, serving
 
 CELLS = [nasbench201.from_index(index).format() for index in (6111, 1462, 13714, 81, 1459)]
@@ -79,6 +80,26 @@ async def test_a_connection_that_says_nothing_is_closed(monkeypatch):
             while await reader.read(1_000):  # the server's own greeting
                 pass
         writer.close()
+
+
+async def test_a_connection_that_falls_silent_is_closed(monkeypatch):
+    """A peer that vanished, as one sees it from here: nothing comes any more, not even the answer to a ping."""
+    monkeypatch.setattr(config, "_KEEPALIVE_TIME_MS", 1_000)  # the least that gRPC takes
+    monkeypatch.setattr(config, "_KEEPALIVE_TIMEOUT_MS", 100)
+    async with serving() as served:
+        served.pool.gate.clear()
+        peer = Connection(*await asyncio.open_connection("127.0.0.1", served.server.port))
+        await peer.open()
+        await peer.send(
+            peer.call(1, "/archscore.v1.ScoringService/ScoreArchitecture", one(CELLS[0]).SerializeToString())
+        )
+        await eventually(lambda: served.server._scoring._active == 1)
+        peer.listen(answering=False)
+        await eventually(lambda: peer.closed)
+        # What it asked for is given up.
+        await eventually(lambda: served.server._scoring._active == 0)
+        await peer.end(abort=False)
+        served.pool.gate.set()
 
 
 def test_a_server_may_open_as_many_files_as_its_process_may():

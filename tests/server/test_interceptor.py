@@ -192,7 +192,7 @@ async def test_a_client_that_takes_nothing_in_is_given_up():
     async with serving(open_channel=deaf_channel(1), write_timeout=0.1) as served:
         scored = f"{SERVICE}/ScoreArchitectures"
         # The first response is small, but not as small as this client's window.
-        stuck = served.stub.ScoreArchitectures(many([f"index:{index}" for index in range(500)]), timeout=TIMEOUT)
+        stuck = served.stub.ScoreArchitectures(many([f"index:{index}" for index in range(50)]), timeout=TIMEOUT)
         await eventually(lambda: served.metric("archscore_rpcs_total", method=scored, code="CANCELLED") == 1)
         await asyncio.wait_for(served.server._scoring.idle(), TIMEOUT)
         await eventually(lambda: served.server._scheduler.in_flight == 0 and not handlers())

@@ -750,3 +750,103 @@ async def test_a_hundred_thousand_items_take_no_time(groups: int, clients: int) 
     # Anything quadratic would take minutes.
     assert submitted - began < 10
     assert ended - submitted < 20
+
+
+# Submissions that let others have the event loop in between
+
+
+async def test_a_submission_has_its_room_from_its_start(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool, max_queued=10)
+    await busy(scheduler, pool)
+    first = scheduler.submitting(items(*range(8)))
+    waiters = [next(first), next(first)]
+    assert scheduler.queued == 2
+    with pytest.raises(QueueFullError):
+        scheduler.submit(items(*range(20, 23)))
+    waiters += scheduler.submit(items(20, 21))
+    first.close()  # what it has not submitted it does not need
+    waiters += scheduler.submit(items(*range(30, 36)))
+    assert scheduler.queued == len(waiters) == 10
+    with pytest.raises(QueueFullError):
+        next(scheduler.submitting(items(40)))
+
+
+async def test_a_submission_whose_beginning_is_done_goes_on(start: Start) -> None:
+    """Others who come meanwhile are waiters for the same evaluations."""
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    submission = scheduler.submitting(items(1, 2, 3))
+    waiters = [next(submission)]
+    await settle()
+    await pool.last.finish()
+    assert waiters[0].done
+    waiters += scheduler.submit(items(2))
+    waiters += submission
+    await settle()
+    assert scheduler.in_flight == 2
+    for _ in range(2):
+        await pool.last.finish()
+    assert outcomes(waiters) == [True] * 4
+    assert len(pool.runs) == 3
+
+
+@pytest.mark.parametrize("idle", [True, False])
+async def test_a_deadline_holds_for_what_is_submitted_late(start: Start, clock: Clock, log: Log, idle: bool) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    submission = scheduler.submitting(items(1, 2, 3), deadline=clock() + 10)
+    waiters = [next(submission)]
+    await settle()
+    if idle:  # nobody waits any more when the second comes
+        await pool.last.finish()
+    else:
+        await busy(scheduler, pool)
+    waiters.append(next(submission))
+    await settle()
+    await clock.advance(11)
+    waiters += submission
+    await settle()
+    late = DeadlineExceededError
+    assert outcomes(waiters) == [True if idle else late, late, late]
+
+
+async def test_the_end_of_a_submission_after_the_end_of_the_scheduler(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    submission = scheduler.submitting(items(1, 2, 3))
+    waiters = [next(submission)]
+    await settle()
+    await scheduler.stop()
+    waiters += submission
+    assert outcomes(waiters) == [StoppingError] * 3
+
+
+async def test_a_submission_that_is_admitted_is_drained(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    submission = scheduler.submitting(items(1, 2))
+    waiters = [next(submission)]
+    draining = asyncio.create_task(scheduler.drain())
+    await settle()
+    waiters += submission
+    await settle()
+    for _ in range(2):
+        await pool.last.finish()
+    await draining
+    assert outcomes(waiters) == [True, True]
+
+
+async def test_many_that_are_late_hold_nobody_up(start: Start, clock: Clock, log: Log) -> None:
+    """Others have the event loop while the waiters of a deadline give up."""
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    waiters = scheduler.submit(items(*range(500)), deadline=clock() + 10)
+    clock.now += 11
+    while not any(waiter.done for waiter in waiters):  # noqa: ASYNC110 -- one iteration at a time
+        await asyncio.sleep(0)
+    assert not all(waiter.done for waiter in waiters)
+    await settle()
+    assert outcomes(waiters) == [DeadlineExceededError] * 500
+    assert sum(count for (count,) in log.counts("expired")) == 500

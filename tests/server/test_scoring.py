@@ -7,6 +7,8 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from archscore.spaces import nasbench201
+from archscore.v1 import scoring_pb2_grpc
+from archscore_server import slices
 from archscore_server.config import Limits
 from archscore_server.engine.proxies import names as proxy_names
 from support.serving import (
@@ -169,3 +171,29 @@ async def test_the_order_of_proxies_does_not_matter(served):
     first, second = await asyncio.gather(*calls)
     assert [score.proxy for score in first.evaluation.scores] == ["tcet", "snip"]
     assert list(first.evaluation.scores) == list(reversed(second.evaluation.scores))
+
+
+async def test_a_long_request_lets_others_have_the_event_loop(served, monkeypatch):
+    """However long its parts take, others are answered between any two of them."""
+    monkeypatch.setattr(slices, "_SECONDS", 0.0)
+    stub = scoring_pb2_grpc.ScoringServiceStub(served.channel)
+    rest = [cell.format() for cell in map(nasbench201.from_index, range(2_000)) if cell.connected]
+    long = asyncio.create_task(results_of(stub.ScoreArchitectures(many(rest), timeout=TIMEOUT)))
+    await eventually(lambda: served.server._scheduler.in_flight > 0)
+    assert (await stub.ScoreArchitecture(one(CELLS[-1]), timeout=TIMEOUT)).evaluation.scores
+    assert not long.done()
+    assert len(await long) == len(rest)
+
+
+async def test_a_long_request_that_is_taken_back_leaves_nothing(served, monkeypatch):
+    monkeypatch.setattr(slices, "_SECONDS", 0.0)
+    served.pool.gate.clear()
+    rest = [cell.format() for cell in map(nasbench201.from_index, range(2_000)) if cell.connected]
+    calls = [served.stub.ScoreArchitectures(many(rest), timeout=TIMEOUT) for _ in range(3)]
+    await eventually(lambda: served.server._scheduler.in_flight > 500)
+    for call in calls:
+        call.cancel()
+    await eventually(lambda: served.server._scheduler.queued == 0 and served.server._scoring._active == 0)
+    assert len(served.server._scoring._in_flight) == 0
+    served.pool.gate.set()
+    await nothing_in_flight(served)

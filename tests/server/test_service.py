@@ -251,7 +251,7 @@ async def test_says_what_runs(served):
         max_flops=100_000_000_000,
         max_layers=1_000,
         max_in_flight_per_client=50_000,
-        max_work=50_000_000_000_000,
+        max_work=10_000_000_000_000,
         max_bytes=0,  # the puppet does not know how much memory it has
     )
 

@@ -35,7 +35,7 @@ of many, in ArchitectureResult.error). Every ErrorInfo has domain "archscore".
                                                                 so at once for a while
 
 Clients take turns. Who they are says their token, else their certificate, else the metadata "archscore-client-id" (up
-to 64 characters; those with one id share its turns), else their connection.
+to 64 characters; those with one id share its turns), else the host that they connect from.
 
 RESOURCE_EXHAUSTED without ErrorInfo is gRPC's own word for a message that is too large. Messages may not be compressed.
 """

@@ -102,7 +102,7 @@ def test_where_none_is_needed_none_is_looked_at():
     metadata = (("authorization", f"Bearer {TOKEN}"), ("archscore-client-id", "bob"))
     owner = authentication.admit(METHOD, metadata)
     assert authentication.caller(owner, Call(*metadata)) == Caller("id:bob", authenticated=False)
-    assert authentication.caller(owner, Call()) == Caller("ipv4:192.0.2.1:5", authenticated=False)
+    assert authentication.caller(owner, Call()) == Caller("host:192.0.2.1", authenticated=False)
 
 
 def test_the_token_names_where_there_is_a_certificate_too():
