@@ -361,7 +361,7 @@ def _plain_setting(run: Run) -> dict[str, int]:
 def _served_rate(run: Run, workers: int, size: int) -> float:
     """Networks a second of a server of its own, none of them stored."""
     from archscore import Client
-    from overhead import process
+    from overhead import address_of, process
 
     config = {
         "batchSize": run.setting.batch_sizes[0],
@@ -371,8 +371,8 @@ def _served_rate(run: Run, workers: int, size: int) -> float:
     options = ("--workers", str(workers), "--stack-size", str(size), "--log-level", "warning")
     ports = ("--port", "0", "--metrics-port", "0")
     with (
-        process("-m", "archscore_server", "--device", run.device.type, *ports, *options) as line,
-        Client(line.split()[3]) as client,
+        process("-m", "archscore_server", "--device", run.device.type, *ports, *options) as server,
+        Client(address_of(server)) as client,
     ):
 
         def ask(count: int, seed: int) -> None:

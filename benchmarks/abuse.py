@@ -41,7 +41,7 @@ from _report import environment, progress
 from archscore import ArchitectureError, AsyncClient, Client
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from overhead import process
+from overhead import address_of, process
 from references import probed_server
 
 #: Of what others have without the misbehaving client, they keep at least this share.
@@ -272,8 +272,8 @@ def measure(name: str, rounds: int, seconds: float, seeds: Iterator[int], worker
         path = Path(directory) / "loop"
         options = ("--device", "cpu", "--port", "0", "--metrics-port", "0", "--log-level", "warning")
         limits = ("--workers", str(workers), "--threads", "1", "--limit-flops", str(MAX_FLOPS))
-        with process(probed_server.__file__, str(path), *options, *limits) as line:
-            target = line.split()[3]
+        with process(probed_server.__file__, str(path), *options, *limits) as server:
+            target = address_of(server)
             phase(target, seconds / 2, next(seeds))  # warms up
             for number in range(rounds):
                 found["without"].append(phase(target, seconds, next(seeds)))

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from archscore_server import cli
 from archscore_server.app import Server
 from archscore_server.config import Settings
+from archscore_server.run import serve
 
 _INTERVAL = 0.002
 
@@ -41,7 +43,6 @@ def read(path: Path) -> list[tuple[float, float, float]]:
 def main() -> None:
     """Serves until a signal."""
     path, sys.argv[1:] = Path(sys.argv[1]), sys.argv[2:]
-    serve = cli.serve
 
     async def probed(settings: Settings, announce: Callable[[Server], None]) -> None:
         seen: list[tuple[float, float, float]] = []
@@ -55,8 +56,8 @@ def main() -> None:
             lines = [f"{at:.6f} {late:.3f} {computed:.3f}\n" for at, late, computed in seen]
             await asyncio.to_thread(path.write_text, "".join(lines))
 
-    cli.serve = probed
-    cli.main()
+    with mock.patch.object(cli, "serve", probed):
+        cli.main()
 
 
 if __name__ == "__main__":

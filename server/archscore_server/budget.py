@@ -18,7 +18,7 @@ from archscore_server import errors
 from archscore_server.admission import max_bytes, max_work
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig, predicted_bytes
-from archscore_server.engine.memory import LARGEST_CELL
+from archscore_server.engine.memory import LARGEST_CELLS
 from archscore_server.engine.work import predicted_work
 from archscore_server.pool import Pool
 
@@ -81,11 +81,11 @@ class Budget:
     ) -> status_pb2.Status | None:
         if not isinstance(architecture, Cell):
             return self._predict(architecture, proxies, config)
-        # Where the largest cell passes, all do.
+        # Where the largest cells pass, all do.
         kind = _kind(proxies, config)
         passes = self._cells_pass.get(kind)
         if passes is None:
-            passes = self._predict(LARGEST_CELL, proxies, config) is None
+            passes = all(self._predict(cell, proxies, config) is None for cell in LARGEST_CELLS)
             self._cells_pass[kind] = passes
             if len(self._cells_pass) > _KINDS:
                 del self._cells_pass[next(iter(self._cells_pass))]

@@ -20,7 +20,7 @@ from archscore_server.engine import (
 )
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import NetworkConfig
-from archscore_server.engine.memory import MIXED_STACK, fits
+from archscore_server.engine.memory import LARGEST_CELLS, MIXED_STACK, fits
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import Pass
 
@@ -91,16 +91,20 @@ def test_a_stack_takes_no_more_than_its_networks(proxies: list[str]) -> None:
     assert spent(genomes, proxies, config) <= 3 * predicted_bytes(zennas.START, proxies, config)
 
 
-def test_no_cell_takes_more_than_one_of_3x3_convolutions() -> None:
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cuda", Precision.FLOAT32), ("cpu", Precision.FLOAT32), ("cpu", Precision.FLOAT64)],
+)
+def test_no_cell_takes_more_than_the_largest(device: str, precision: Precision) -> None:
     rng = random.Random(0)
-    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    heavy = ("nor_conv_3x3", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
     for proxies in PROXIES.values():
-        config = EvaluationConfig(
-            precision=rng.choice([Precision.FLOAT32, Precision.FLOAT64]), batch_size=rng.choice([2, 64])
-        )
-        most = predicted_bytes(largest, proxies, config, device="cuda")
-        for cell in (nasbench201.sample(rng) for _ in range(20)):
-            assert not cell.connected or predicted_bytes(cell, proxies, config, device="cuda") <= most
+        config = EvaluationConfig(precision=precision, batch_size=rng.choice([2, 64]))
+        most = max(predicted_bytes(cell, proxies, config, device=device) for cell in LARGEST_CELLS)
+        cells = [nasbench201.Cell(tuple(rng.choices(heavy, k=6))) for _ in range(12)]
+        cells += [nasbench201.sample(rng) for _ in range(4)]
+        for cell in cells:
+            assert not cell.connected or predicted_bytes(cell, proxies, config, device=device) <= most, cell.format()
 
 
 def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,12 @@ MIXED_STACK = 1.25
 #: Bytes of what does not grow with the network.
 _LEAST = 2**14
 
-#: The cell that takes most memory and most work: no other operation keeps as much as a convolution, or has as large a
-#: weight.
+#: The cell that takes most work, and of most passes most memory: no other operation keeps as much as a convolution, or
+#: has as large a weight.
 LARGEST_CELL = Cell(("nor_conv_3x3",) * len(EDGES))
+#: One of these takes most memory, whatever the passes: where average pooling keeps its input, that is one map more than
+#: the convolutions beside it keep, which have theirs rectified.
+LARGEST_CELLS = (LARGEST_CELL, Cell(("nor_conv_3x3",) * 4 + ("avg_pool_3x3", "nor_conv_3x3")))
 
 
 class ArchitectureTooLargeError(ValueError):
@@ -78,13 +81,13 @@ def fits(
 ) -> int:
     """How many networks of an architecture, with others of its space beside them, fit into so many bytes.
 
-    Where the largest cell fits, the answer is about that one, which is known at once.
+    Where the largest cells fit, the answer is about those, which is known at once.
 
     Raises:
         ArchitectureTooLargeError: not even one does.
     """
     if isinstance(architecture, Cell):
-        largest = predicted_bytes(LARGEST_CELL, proxies, config, device=device)
+        largest = max(predicted_bytes(cell, proxies, config, device=device) for cell in LARGEST_CELLS)
         if largest <= available:
             return max(1, int(available / (largest * MIXED_STACK)))
     needed = predicted_bytes(architecture, proxies, config, device=device)
