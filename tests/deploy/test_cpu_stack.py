@@ -149,8 +149,9 @@ def test_docker_stop_drains_and_exits_with_0(cpu_stack: Project, server: Contain
     """What a client has asked for is answered, all of it, though the container is told to stop meanwhile."""
     cells = [nasbench201.from_index(index) for index in range(1_000, 1_012)]
     results = []
-    with Client(cpu_stack.server) as client:
-        stream = client.score_many(cells, ["tcet"])
+    # Enough that it is not over when the container is told to stop, and soon over on a slow machine too.
+    with Client(cpu_stack.server, timeout=60) as client:
+        stream = client.score_many(cells, ["tcet"], config={"batchSize": 16})
         results.append(next(iter(stream)))
         stopping = threading.Thread(target=server.stop, kwargs={"timeout": 40})
         stopping.start()

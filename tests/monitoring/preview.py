@@ -90,7 +90,8 @@ def draw(path: Path, dashboard: Mapping[str, Any], prometheus: Prometheus, start
     figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor=_PAGE, metadata={"Software": None})
     plt.close(figure)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256).save(path, optimize=True)
+        # By octree: the default, median cut, takes rare colours for their neighbours, and those of lines are rare.
+        picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def _draw_panel(

@@ -1,6 +1,8 @@
 """A real Prometheus has data for every expression of dashboards and alerts, after a load with a bit of everything."""
 
+import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -8,11 +10,25 @@ from collections.abc import Iterator
 import pytest
 
 from archscore_server.access import token_file
-from monitoring.expressions import ALERTS, Expression, of_dashboards, of_rules, unanswered
+from monitoring.expressions import (
+    ALERTS,
+    DASHBOARDS,
+    Expression,
+    concrete,
+    of_dashboards,
+    of_rules,
+    panels,
+    unanswered,
+)
 from monitoring.load import OPTIONS, Load
 from monitoring.prometheus import BINARY, WHY_NOT, Prometheus, scraping
 from support.process import server_process
 
+PANELS = [
+    (f"{path.name}: {panel['title']}", panel)
+    for path in sorted(DASHBOARDS.glob("*.json"))
+    for panel in panels(json.loads(path.read_text()))
+]
 pytestmark = pytest.mark.skipif(BINARY is None, reason=WHY_NOT)
 
 
@@ -37,6 +53,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
 def test_every_expression_has_data(answers: tuple[Prometheus, float, float]) -> None:
     expressions = [expression for expression in of_dashboards() if not expression.gpu_only]
     assert unanswered(answers[0], expressions, *answers[1:]) == []
+
+
+def test_every_legend_is_made_of_labels_that_there_are(answers: tuple[Prometheus, float, float]) -> None:
+    """And tells the lines of a panel apart."""
+    prometheus, start, end = answers
+    for place, panel in PANELS:
+        legends = []
+        for target in panel["targets"]:
+            wanted = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            for series in prometheus.range(concrete(target["expr"], "4s"), start, end, 1.0):
+                assert series.labels.keys() >= set(wanted), place
+                legends.append((target["legendFormat"], *(series.labels[label] for label in wanted)))
+        assert len(legends) == len(set(legends)), place
 
 
 @pytest.mark.skipif(not ALERTS.exists(), reason="no alerts yet")
