@@ -2,10 +2,10 @@
 
     python scripts/generate_requirements.py [--torch-index-url URL]
 
-What the server needs is in requirements.txt, all but torch; that is in requirements-torch.txt with two hashes, since its
-file depends on the index that it comes from: the default one has the build for CUDA, URL (or what else pip is set up
-with) the one for CPUs. What building the wheel needs is in requirements-build.txt. The hashes are those that pip reports
-for the image's platform.
+What the server needs is in requirements.txt, all but torch. That is in requirements-torch.txt with two hashes, since its
+file depends on the index: the default one has the build for CUDA, URL (or what else pip is set up with) that for CPUs.
+What building the wheel needs is in requirements-build.txt. The hashes are those that pip reports for the image's
+platform.
 """
 
 from __future__ import annotations

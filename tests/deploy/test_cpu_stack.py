@@ -19,7 +19,7 @@ from archscore.spaces import nasbench201
 from golden_cases import case_id, cases, config, tolerance
 from monitoring.expressions import of_dashboards, of_rules, unanswered
 from monitoring.load import Load
-from monitoring.prometheus import Prometheus
+from monitoring.prometheus import Prometheus, request_ids
 from support.containers import Project, ask, eventually, health
 
 #: Some cells: those over all proxies take too long here, and test_golden has them.
@@ -80,6 +80,7 @@ def test_every_expression_of_dashboards_and_alerts_has_data(cpu_stack: Project) 
     with contextlib.suppress(AssertionError):
         eventually(lambda: not without_data(), 3 * scrape)
     assert without_data() == []
+    assert request_ids(prometheus, start, time.time())
 
 
 def test_prometheus_has_the_alerts(cpu_stack: Project) -> None:

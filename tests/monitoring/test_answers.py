@@ -21,7 +21,7 @@ from monitoring.expressions import (
     unanswered,
 )
 from monitoring.load import OPTIONS, Load
-from monitoring.prometheus import BINARY, WHY_NOT, Prometheus, scraping
+from monitoring.prometheus import BINARY, WHY_NOT, Prometheus, request_ids, scraping
 from support.process import server_process
 
 PANELS = [
@@ -78,6 +78,10 @@ def test_every_alert_has_data(answers: tuple[Prometheus, float, float]) -> None:
 def test_what_is_for_gpus_only_has_none_on_a_cpu(answers: tuple[Prometheus, float, float]) -> None:
     for_gpus = [expression for expression in of_dashboards() if expression.gpu_only]
     assert len(unanswered(answers[0], for_gpus, *answers[1:])) == len(for_gpus)
+
+
+def test_exemplars_have_ids_of_requests(answers: tuple[Prometheus, float, float]) -> None:
+    assert request_ids(*answers)
 
 
 @pytest.mark.parametrize("text", ["archscore_no_such_metric", "archscore_workers - archscore_workers / 0 * 0"])
