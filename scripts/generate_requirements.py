@@ -2,7 +2,7 @@
 
     python scripts/generate_requirements.py [--torch-index-url URL]
 
-What the server needs is in requirements.txt, all but torch. That is in requirements-torch.txt with two hashes, since its
+What the server needs is in requirements.txt, but for torch: that is in requirements-torch.txt with two hashes, as its
 file depends on the index: the default one has the build for CUDA, URL (or what else pip is set up with) that for CPUs.
 What building the wheel needs is in requirements-build.txt. The hashes are those that pip reports for the image's
 platform.
