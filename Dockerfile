@@ -5,17 +5,24 @@ FROM python:3.11-slim-bookworm AS dependencies
 # Without pip: the image has no use for it.
 RUN python -m venv --without-pip /opt/archscore
 WORKDIR /build
-COPY constraints.txt deploy/requirements.txt ./
+COPY deploy/requirements.txt ./
 RUN pip --python /opt/archscore/bin/python install --no-cache-dir --no-deps --require-hashes -r requirements.txt
-# Not by hash: which file this is depends on the index, and so does what it needs besides (the libraries of CUDA). The
-# version is pinned here, and torch itself pins those of the libraries.
+# By hash as well, of the files of both indexes: the one that pip takes from where it is told to must be one of them. The
+# last command finds torch in place, and adds what this build of it needs besides: nothing, or the libraries of CUDA in
+# the versions that torch pins.
+COPY deploy/requirements-torch.txt ./
 ARG TORCH_INDEX_URL
-RUN pip --python /opt/archscore/bin/python install --no-cache-dir \
-      ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} -c constraints.txt torch
+# hadolint ignore=DL3013
+RUN sed 's/ --hash.*//' requirements-torch.txt > torch.txt \
+ && pip --python /opt/archscore/bin/python download --no-cache-dir --no-deps \
+      ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} --dest torch -r torch.txt \
+ && pip --python /opt/archscore/bin/python install --no-cache-dir --no-deps --require-hashes \
+      --no-index --find-links torch -r requirements-torch.txt \
+ && rm -r torch \
+ && pip --python /opt/archscore/bin/python install --no-cache-dir \
+      ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
 
-FROM python:3.11-slim-bookworm AS archscore
-COPY --from=dependencies /opt/archscore /opt/archscore
-WORKDIR /build
+FROM dependencies AS archscore
 COPY deploy/requirements-build.txt ./
 RUN pip install --no-cache-dir --no-deps --require-hashes --target /opt/hatchling -r requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./

@@ -15,9 +15,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 import archscore.testing
 import puppet_server
-from archscore import _many, _status, errors
+from archscore import __version__, _many, _status, errors
 from archscore.client import Client
 from archscore_server import _priority
+from archscore_server.access import token_file
 from support import grpcurl
 from support.certificates import Authority
 
@@ -37,6 +38,7 @@ ROWS = [
     if re.match(r"\| [A-Z_]{4,} \|", line)
 ]
 SOURCES = list((ROOT / "server" / "archscore_server").rglob("*.py"))
+REAL_GRPCURL = shutil.which("grpcurl")
 GENERATED = ROOT / ".venv-proto" / "bin" / "python"
 
 
@@ -94,6 +96,30 @@ def test_a_grpcurl_command_is_answered(command: list[str], address: str) -> None
     if command[-1].endswith("/ScoreArchitectures"):
         results = [result for message in answer for result in message.results]
         assert {result.index: result.WhichOneof("result") for result in results} == {0: "evaluation", 1: "error"}
+
+
+@pytest.mark.skipif(REAL_GRPCURL is None, reason="no grpcurl on this machine; the test above does what it would")
+@pytest.mark.parametrize("command", [c for c in GRPCURL if "-plaintext" in c], ids=" ".join)
+def test_a_command_runs_in_grpcurl_itself(command: list[str], address: str) -> None:
+    arguments = [word.replace("localhost:50051", address) for word in command]
+    ran = subprocess.run([str(REAL_GRPCURL), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+@pytest.mark.skipif(REAL_GRPCURL is None, reason="no grpcurl on this machine")
+def test_the_command_for_tls_runs_in_grpcurl_itself(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.server_files(tmp_path)
+    token = token_file.add(tmp_path / "tokens", "search")
+    options = ["--tls-certificate", str(files["tls_certificate"]), "--tls-key", str(files["tls_key"])]
+    [command] = [c for c in GRPCURL if "-cacert" in c]
+    with server_process("--device", "cpu", "--workers", "1", "--tokens", str(tmp_path / "tokens"), *options) as server:
+        words = {"localhost:50051": server.address, "ca.pem": str(authority.certificate)}
+        arguments = [words.get(word, word).replace("$ARCHSCORE_TOKEN", token) for word in command]
+        ran = subprocess.run([str(REAL_GRPCURL), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert f'"{__version__}"' in ran.stdout
 
 
 def test_all_commands_are_tried() -> None:

@@ -155,8 +155,9 @@ def _batches() -> list[Panel]:
         series(
             "Compute by pass",
             "percentunit",
-            "Where the time of the workers goes: 100 % is one worker. What is dear follows from the proxies that are "
-            "asked for (docs/proxies.md). Much of `other` is building networks: larger batches help on a GPU.",
+            "Where the time of the workers goes: 100 % is one worker. A batch counts when it ends, so long ones are "
+            "peaks. What is dear follows from the proxies that are asked for (docs/proxies.md). Much of `other` is "
+            "building networks: larger batches help on a GPU.",
             Query(total("archscore_compute_seconds_total", "pass"), "{{pass}}"),
             stacked=True,
         ),

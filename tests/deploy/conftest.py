@@ -6,10 +6,8 @@ All skip where ARCHSCORE_DOCKER_ENGINE, the script that starts an engine, is not
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,28 +36,12 @@ def run_id() -> str:
     return f"archscore-test-{uuid.uuid4().hex[:8]}"
 
 
-@dataclass(frozen=True)
-class Build:
-    """What `docker build` made, in how many seconds."""
-
-    tag: str
-    seconds: float
-    bytes: int
-
-
 @pytest.fixture(scope="session")
-def build(engine: Engine, run_id: str) -> Iterator[Build]:
-    """The Dockerfile, built as it is."""
-    started = time.monotonic()
-    image, _ = engine.client.images.build(path=str(ROOT), tag=run_id, rm=True, forcerm=True)
-    yield Build(run_id, time.monotonic() - started, image.attrs["Size"])
+def image(engine: Engine, run_id: str) -> Iterator[str]:
+    """The tag of the image that the Dockerfile makes, as it is."""
+    engine.client.images.build(path=str(ROOT), tag=run_id, rm=True, forcerm=True)
+    yield run_id
     engine.client.images.remove(run_id, force=True)
-
-
-@pytest.fixture(scope="session")
-def image(build: Build) -> str:
-    """The tag of the image that the Dockerfile makes."""
-    return build.tag
 
 
 @pytest.fixture(scope="session")

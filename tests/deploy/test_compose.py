@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 import yaml
-from click.testing import CliRunner
 
 import archscore
 from archscore import Client
 from archscore_server import cli
 from support.certificates import Authority
-from support.containers import ROOT, Engine, Project
+from support.containers import ROOT, Engine, Project, ask, eventually
 
 VARIANTS = ["docker-compose.yml", "docker-compose.cpu.yml", "docker-compose.secure.yml"]
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=VARIANTS, scope="module")
 def resolved(request: pytest.FixtureRequest, engine: Engine) -> dict[str, dict[str, object]]:
     """What docker-compose reads in a file."""
     project = Project(engine, "archscore-config", ROOT / request.param, {})
@@ -77,15 +78,17 @@ def test_every_variable_is_in_the_example() -> None:
     files = [ROOT / "deploy" / "base.yml", *(ROOT / name for name in VARIANTS)]
     used = {name for file in files for name in re.findall(r"\$\{(\w+)", file.read_text())}
     documented = re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    assert {name for name, _ in documented} == used
+    assert {name for name, _ in documented} == used | {"COMPOSE_FILE"}  # which is docker-compose's own
     defaults = {name: value for file in files for name, value in re.findall(r"\$\{(\w+):-([^}]*)\}", file.read_text())}
     assert {name: value for name, value in documented if name in defaults} == defaults
 
 
 @pytest.fixture
 def secure_stack(engine: Engine, image: str, run_id: str, tmp_path: Path) -> Iterator[Project]:
-    """docker-compose.secure.yml with the server up, on the CPU: the only change to the file."""
-    environment = {"ARCHSCORE_IMAGE": image, "ARCHSCORE_SECRETS": str(tmp_path), "ARCHSCORE_DATA": str(tmp_path)}
+    """docker-compose.secure.yml on the CPU, and on loopback: the only changes to the file. Nothing is up yet."""
+    secrets, data = tmp_path / "secrets", tmp_path / "data"
+    data.mkdir()
+    environment = {"ARCHSCORE_IMAGE": image, "ARCHSCORE_SECRETS": str(secrets), "ARCHSCORE_DATA": str(data)}
     original = Project(engine, f"{run_id}-secure", ROOT / "docker-compose.secure.yml", environment)
     content = yaml.safe_load(original.compose("config"))
     server = content["services"]["server"]
@@ -95,30 +98,61 @@ def secure_stack(engine: Engine, image: str, run_id: str, tmp_path: Path) -> Ite
     on_cpu = tmp_path / "docker-compose.yml"
     on_cpu.write_text(yaml.safe_dump(content))
     project = Project(engine, f"{run_id}-secure", on_cpu, environment)
-    project.server = original.server
+    project.server, project.prometheus = original.server, original.prometheus
     try:
         yield project
     finally:
         project.down()
 
 
-def test_the_secure_variant_serves_whom_it_knows(secure_stack: Project, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    authority.server_files(tmp_path)
-    added = CliRunner().invoke(cli.main, ["token", "add", "search", "--tokens", str(tmp_path / "tokens")])
-    assert added.exit_code == 0
-    for name in ("server.pem", "server.key", "tokens"):
-        (tmp_path / name).chmod(0o644)  # the server is another user
-    tmp_path.chmod(0o755)
+def _run(commands: str, directory: Path, project: Project) -> list[str]:
+    """What commands of docs/operations.md print, by line, with the project's image and in place of sudo nothing."""
+    commands = commands.replace(" archscore-server token", f" {project.environment['ARCHSCORE_IMAGE']} token")
+    ran = subprocess.run(
+        ["bash", "-euc", commands.replace("sudo ", "")],
+        cwd=directory,
+        env=project.environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
 
-    secure_stack.up("server")
-    secure_stack.healthy("server")
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to the user of the image, which takes root")
+def test_the_secure_variant_serves_whom_it_knows_and_is_scraped(secure_stack: Project, tmp_path: Path) -> None:
+    """Set up with the commands of docs/operations.md between those that build and start the file for GPUs."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE | re.DOTALL)
+    [block] = [block for block in blocks if "docker-compose.secure.yml" in block]
+    example, build, make, own, add, up = block.splitlines(keepends=True)
+    assert example.startswith("cp ")
+    assert build == "docker-compose --file docker-compose.secure.yml build server\n"
+    assert up == "docker-compose --file docker-compose.secure.yml up --detach\n"
+    authority = Authority(tmp_path)
+    _run(make, tmp_path, secure_stack)
+    authority.server_files(tmp_path / "secrets")
+    (tmp_path / "secrets" / "server.pem").chmod(0o644)
+    [token] = _run(own + add, tmp_path, secure_stack)
+
+    secure_stack.up("prometheus")  # which waits for the server's health
+    secure_stack.healthy("prometheus")
 
     credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
-    with Client(secure_stack.server, credentials=credentials, token=added.stdout.strip()) as client:
+    with Client(secure_stack.server, credentials=credentials, token=token) as client:
         assert client.score("index:6111", ["naswot"], space="nasbench201")["naswot"]
     with (
         Client(secure_stack.server, credentials=credentials, token="archscore.search.wrong") as client,
         pytest.raises(archscore.AuthenticationError),
     ):
         client.score("index:6111", ["naswot"], space="nasbench201")
+    of_search = 'archscore_client_architectures_total{client="token:search"} == 1'
+    eventually(lambda: ask(secure_stack.prometheus, of_search))
+
+    # Another token is in force once the server has been restarted, as the page says.
+    [another] = _run(add.replace("add search", "add study"), tmp_path, secure_stack)
+    secure_stack.compose("restart", "server")
+    secure_stack.healthy("server")
+    with Client(secure_stack.server, credentials=credentials, token=another) as client:
+        assert client.score("index:6111", ["naswot"], space="nasbench201").scores["naswot"].stored

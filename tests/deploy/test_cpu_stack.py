@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +17,9 @@ from docker.models.containers import Container
 from archscore import Client
 from archscore.spaces import nasbench201
 from golden_cases import case_id, cases, config, tolerance
+from monitoring.expressions import of_dashboards, of_rules, unanswered
+from monitoring.load import Load
+from monitoring.prometheus import Prometheus, request_ids
 from support.containers import Project, ask, eventually, health
 
 #: Some cells: those over all proxies take too long here, and test_golden has them.
@@ -53,6 +58,37 @@ def test_prometheus_scrapes_the_server(cpu_stack: Project) -> None:
     with Client(cpu_stack.server) as client:
         client.score("index:6111", ["naswot"], space="nasbench201")
     eventually(lambda: ask(cpu_stack.prometheus, '{__name__=~"archscore_.*"}'))
+
+
+def test_every_expression_of_dashboards_and_alerts_has_data(cpu_stack: Project) -> None:
+    """With compose's configuration and scrape interval; gpu_only.json has the exceptions, with reasons."""
+    scrape = 5
+    start = time.time()
+    with Load(cpu_stack.server, lambda: None) as load:
+        for _ in range(2):  # Prometheus sees no growth in what it sees for the first time
+            load.look_up()
+            load.score(8)
+            load.repeat(4)
+            load.ask_wrongly()
+            time.sleep(1.5 * scrape)
+    expressions = [each for each in (*of_dashboards(), *of_rules()) if not each.gpu_only]
+    prometheus = Prometheus(cpu_stack.prometheus)
+
+    def without_data() -> list[str]:
+        return unanswered(prometheus, expressions, start, time.time(), step=scrape, rate_interval=f"{4 * scrape}s")
+
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not without_data(), 3 * scrape)
+    assert without_data() == []
+    assert request_ids(prometheus, start, time.time())
+
+
+def test_prometheus_has_the_alerts(cpu_stack: Project) -> None:
+    with urllib.request.urlopen(f"{cpu_stack.prometheus}/api/v1/rules", timeout=30) as response:
+        groups = json.load(response)["data"]["groups"]
+    alerts = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    assert alerts.keys() == {expression.place.partition(": ")[2] for expression in of_rules()}
+    assert "err" not in alerts.values()
 
 
 def test_ports_are_published_on_loopback_only(cpu_stack: Project) -> None:
@@ -114,8 +150,9 @@ def test_docker_stop_drains_and_exits_with_0(cpu_stack: Project, server: Contain
     """What a client has asked for is answered, all of it, though the container is told to stop meanwhile."""
     cells = [nasbench201.from_index(index) for index in range(1_000, 1_012)]
     results = []
-    with Client(cpu_stack.server) as client:
-        stream = client.score_many(cells, ["tcet"])
+    # Enough that it is not over when the container is told to stop, and soon over on a slow machine too.
+    with Client(cpu_stack.server, timeout=60) as client:
+        stream = client.score_many(cells, ["tcet"], config={"batchSize": 16})
         results.append(next(iter(stream)))
         stopping = threading.Thread(target=server.stop, kwargs={"timeout": 40})
         stopping.start()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
 
 from docker.errors import APIError
 from docker.models.containers import Container
@@ -24,12 +22,6 @@ def run(engine: Engine, image: str, *command: str, **options: object) -> tuple[i
         return code, container.logs().decode()
     finally:
         container.remove(force=True)
-
-
-def test_it_is_built(build: Any, record_property: Callable[[str, object], None]) -> None:
-    """docs/operations.md has these figures."""
-    record_property("seconds", build.seconds)
-    record_property("bytes", build.bytes)
 
 
 def test_it_is_labelled(engine: Engine, image: str) -> None:

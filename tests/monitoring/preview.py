@@ -61,6 +61,8 @@ _COLOURS: Final = [
     "#6b7075",
     "#37b5c4",
 ]
+#: Seconds from which on they are written as minutes.
+_MINUTES: Final = 120
 _THRESHOLDS: Final = {"green": "#299c46", "yellow": "#c99a00", "red": "#c4162a"}
 
 
@@ -90,7 +92,8 @@ def draw(path: Path, dashboard: Mapping[str, Any], prometheus: Prometheus, start
     figure.savefig(path, dpi=_DOTS_PER_INCH, facecolor=_PAGE, metadata={"Software": None})
     plt.close(figure)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(256).save(path, optimize=True)
+        # Not to 256 colours: those of lines are rare, and would be taken for others.
+        picture.convert("RGB").save(path, optimize=True)
 
 
 def _draw_panel(
@@ -214,8 +217,12 @@ def _draw_series(
 
 def _ticks(top: float, unit: str) -> list[float]:
     """Round numbers up to the top, round in the unit."""
-    scale = 1024.0 ** int(math.log(top, 1024)) if unit == "bytes" and top >= 1 else 1.0
-    ticks = MaxNLocator(4, integer=unit == "short" and top >= 2).tick_values(0, top / scale)
+    scale = 1.0
+    if unit == "bytes" and top >= 1:
+        scale = 1024.0 ** int(math.log(top, 1024))
+    if unit == "s" and top >= _MINUTES:
+        scale = 60.0
+    ticks = MaxNLocator(4, integer=unit == "short").tick_values(0, top / scale)
     return [scale * tick for tick in ticks if 0 <= scale * tick <= 1.06 * top]
 
 
@@ -255,7 +262,7 @@ def shown(value: float, unit: str, decimals: float | None = None) -> str:
     if unit == "s":
         if value and value < 1:
             return f"{1000 * value:.3g} ms"
-        return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
+        return f"{value:.3g} s" if value < _MINUTES else f"{value / 60:.3g} min"
     suffix = {"reqps": " req/s"}.get(unit, unit.removeprefix("suffix:") if unit.startswith("suffix:") else "")
     if decimals is not None:
         return f"{value:.{int(decimals)}f}{suffix}"

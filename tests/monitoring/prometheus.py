@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -69,6 +70,14 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             with error:
                 raise ValueError(f"{parameters.get('query')}: {json.load(error)['error']}") from None
+
+
+def request_ids(prometheus: Prometheus, start: float, end: float) -> set[str]:
+    """Those that it has as exemplars of RPCs between two times."""
+    found = prometheus.exemplars("archscore_rpc_seconds_bucket", start, end)
+    ids = {exemplar["labels"]["request_id"] for series in found for exemplar in series["exemplars"]}
+    assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids), ids
+    return ids
 
 
 @contextlib.contextmanager

@@ -98,6 +98,11 @@ class Project:
         self.server = f"127.0.0.1:{ports[0]}"
         self.prometheus = f"http://127.0.0.1:{ports[1]}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which docker-compose and docker mean this project, wherever they run."""
+        return {**self._environment, "COMPOSE_FILE": str(self._file), "COMPOSE_PROJECT_NAME": self.name}
+
     def compose(self, *arguments: str, timeout: float = 180) -> str:
         """Runs docker-compose on it; its stdout."""
         command = ["docker-compose", "--file", str(self._file)]

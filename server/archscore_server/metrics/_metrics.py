@@ -36,6 +36,17 @@ _BATCH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 #: Callers that have a time series of their own.
 _MAX_CLIENTS = 1_000
+#: Codes that calls of this service end with.
+_USUAL_CODES = (
+    grpc.StatusCode.OK,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.UNAVAILABLE,
+)
 #: What a batch's worker did besides passes.
 _REST = "other"
 #: When each series began doubles the page, and Prometheus has no use for it.
@@ -328,7 +339,7 @@ class Metrics:
         for space, outcome in product(SPACES, ArchitectureOutcome):
             self._architectures.labels(space, outcome.value)
         service = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"]
-        for method, code in product(service.methods, (grpc.StatusCode.OK, grpc.StatusCode.INTERNAL)):
+        for method, code in product(service.methods, _USUAL_CODES):
             self._rpcs.labels(f"{service.full_name}/{method.name}", code.name)
 
 
