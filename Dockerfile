@@ -50,7 +50,8 @@ ENV PATH=/opt/archscore/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     ARCHSCORE_HOST=0.0.0.0 \
     ARCHSCORE_METRICS_HOST=0.0.0.0 \
-    ARCHSCORE_STORE=/var/lib/archscore/scores.sqlite
+    ARCHSCORE_STORE=/var/lib/archscore/scores.sqlite \
+    ARCHSCORE_CACHE_DIR=/var/lib/archscore
 WORKDIR /var/lib/archscore
 USER 10001:10001
 EXPOSE 50051 9464

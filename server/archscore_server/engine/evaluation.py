@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from archscore.spaces import Architecture
 from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
-from archscore_server.engine.config import EvaluationConfig, Precision
+from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
 from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
@@ -287,10 +286,8 @@ def _evaluate_stack(
     """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
     wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
-    # TF32 is in the products alone: tensors are those of float32.
-    own = replace(config, precision=Precision.FLOAT32) if config.precision is Precision.TF32 else config
     with _numerics.arithmetic(config.precision, device):
-        statistics = passes.run(build(architectures, seeds, own, device), needs, own, dataset, on_pass)
+        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset, on_pass)
     with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
         return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 

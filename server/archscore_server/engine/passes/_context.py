@@ -14,7 +14,8 @@ from archscore_server.engine.data import Minibatch, minibatch
 from archscore_server.engine.datasets import GAUSSIAN, Dataset
 from archscore_server.engine.networks import Mode, Observer, Shape, Stack
 
-_DTYPES = {Precision.FLOAT32: torch.float32, Precision.FLOAT64: torch.float64}
+#: Of tensors; TF32 is in the products alone.
+_DTYPES = {Precision.FLOAT32: torch.float32, Precision.TF32: torch.float32, Precision.FLOAT64: torch.float64}
 
 Gradients = dict[Shape, Tensor]
 
