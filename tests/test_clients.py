@@ -114,7 +114,8 @@ def test_the_command_for_tls_runs_in_grpcurl_itself(tmp_path: Path) -> None:
     token = token_file.add(tmp_path / "tokens", "search")
     options = ["--tls-certificate", str(files["tls_certificate"]), "--tls-key", str(files["tls_key"])]
     [command] = [c for c in GRPCURL if "-cacert" in c]
-    with server_process("--device", "cpu", "--workers", "1", "--tokens", str(tmp_path / "tokens"), *options) as server:
+    options += ["--tokens", str(tmp_path / "tokens")]
+    with archscore.testing.server(options=options) as server:
         words = {"localhost:50051": server.address, "ca.pem": str(authority.certificate)}
         arguments = [words.get(word, word).replace("$ARCHSCORE_TOKEN", token) for word in command]
         ran = subprocess.run([str(REAL_GRPCURL), *arguments], capture_output=True, text=True, timeout=120, check=False)
