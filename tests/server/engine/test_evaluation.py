@@ -51,7 +51,7 @@ CELLS = random_cells(64)
 
 
 def config(precision: Precision) -> EvaluationConfig:
-    return EvaluationConfig(batch_size=16, network=NETWORK, precision=precision)
+    return EvaluationConfig(batch_size=8, resolution=16, network=NETWORK, precision=precision)
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -103,7 +103,8 @@ import json, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 from archscore.spaces import nasbench201
 from archscore_server.engine import EvaluationConfig, Precision, evaluate, proxies
-config = EvaluationConfig(batch_size=16, precision=Precision(sys.argv[2]), network=nasbench201.NetworkConfig(8, 1))
+network = nasbench201.NetworkConfig(8, 1)
+config = EvaluationConfig(batch_size=8, resolution=16, precision=Precision(sys.argv[2]), network=network)
 cells = [nasbench201.parse(line) for line in sys.stdin.read().split()]
 print(json.dumps([{n: s.value for n, s in e.scores.items()} for e in evaluate(cells, proxies.names(), config)]))
 """
