@@ -135,9 +135,18 @@ def _load(path: Path) -> dict[str, Any]:
     # Archives name the function by where NumPy had it when they were written.
     allowed: list[Any] = [collections.defaultdict, set, *numbers, (scalar, "numpy.core.multiarray.scalar")]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise UsageError(f"{path} is no NAS-Bench-201 archive: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no NAS-Bench-201 archive, but holds a {type(content).__name__}")

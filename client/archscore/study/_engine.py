@@ -231,8 +231,7 @@ def _threads_of_children(threads: int) -> Iterator[None]:
 def _resolve(names: Sequence[str], config: Mapping[str, Any] | None, data_dir: Path | None) -> EvaluationConfig:
     """The config with every field resolved, checked as a server would."""
     catalogue = Catalogue(Datasets(data_dir))
-    if data_dir is not None:
-        asyncio.run(catalogue.scan())
+    asyncio.run(catalogue.scan())
     request = scoring_pb2.ScoreArchitecturesRequest(proxies=names, config=config_message(config))
     request.architectures.add(space=SPACE.name, encoding=from_index(0).format())
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,16 @@ from matplotlib.figure import Figure as Drawing
 from scipy.stats import gaussian_kde, rankdata
 
 from archscore.study import _published
-from archscore.study._ranking import Array
+from archscore.study._ranking import Array, Figure
 from archscore.study._study import Study
 from archscore.study._tables import name, title
 
 _SCATTERED: Final = 4
+
+#: What a name takes in the plot of costs: decades, and tau.
+_WIDE: Final = 0.6
+_HIGH: Final = 0.035
+
 _COLOURS: Final = ("#1b6ca8", "#d1495b", "#2e933c", "#8e6c8a", "#edae49", "#5c5c5c")
 _STYLE: Final[dict[Any, Any]] = {
     "font.size": 9,
@@ -43,9 +49,9 @@ def draw(study: Study, directory: Path) -> dict[str, Path]:
     drawn = {}
     with mpl.rc_context(_STYLE):
         for caption, file, drawing in (
-            ("Kendall's tau by proxy", "tau.png", _taus(study)),
-            ("Scores and accuracies of the cells", "scatter.png", _scatter(study)),
-            ("Cost and Kendall's tau", "cost.png", _costs(study)),
+            ("Kendall's tau by proxy", "tau.png", taus(study)),
+            ("Scores and accuracies of the cells", "scatter.png", scatter(study)),
+            ("Cost and Kendall's tau", "cost.png", costs(study)),
         ):
             if drawing is not None:
                 drawn[caption] = directory / file
@@ -53,7 +59,7 @@ def draw(study: Study, directory: Path) -> dict[str, Path]:
     return drawn
 
 
-def _taus(study: Study) -> Drawing:
+def taus(study: Study) -> Drawing:
     """Tau by proxy with intervals, and the paper's."""
     columns = [study.columns[place] for place in study.judged_by]
     names = list(study.rankings)[::-1]
@@ -77,7 +83,7 @@ def _taus(study: Study) -> Drawing:
         if column in _published.COLUMNS:
             theirs = [(_published.TAU[one], y) for y, one in enumerate(names) if one in _published.TAU]
             axes.plot(
-                [taus[_published.COLUMNS.index(column)] for taus, _ in theirs],
+                [own[_published.COLUMNS.index(column)] for own, _ in theirs],
                 [y + shift for _, y in theirs],
                 "|",
                 markersize=8,
@@ -93,7 +99,7 @@ def _taus(study: Study) -> Drawing:
     return drawing
 
 
-def _scatter(study: Study) -> Drawing:
+def scatter(study: Study) -> Drawing:
     """Accuracy by rank of the score, for the proxies that rank best."""
     columns = study.judged_by
     names = [one for one in study.rankings if len(one) == 1][:_SCATTERED]
@@ -136,28 +142,49 @@ def _lowest_shown(accuracies: Array) -> float:
     return float(np.percentile(accuracies, 5)) - 2
 
 
-def _costs(study: Study) -> Drawing | None:
+def costs(study: Study) -> Drawing | None:
     """Tau by what the passes cost; None where that is not known."""
     column = study.columns[study.judged_by[0]]
-    found = [(one, study.seconds(one), study.rankings[one][column].tau) for one in study.rankings if len(one) == 1]
-    known = [(one, seconds, tau) for one, seconds, tau in found if seconds is not None and not np.isnan(tau.value)]
+    known = [
+        (name(one), seconds, by_column[column].tau)
+        for one, by_column in study.rankings.items()
+        for seconds in [study.seconds(one)]
+        if len(one) == 1 and seconds is not None and not np.isnan(by_column[column].tau.value)
+    ]
     if not any(seconds for _, seconds, _ in known):
         return None
     free = min(seconds for _, seconds, _ in known if seconds > 0) / 3
     drawing = Drawing(figsize=(8, 5))
     axes = drawing.subplots()
-    best: dict[float, float] = {}
-    for one, seconds, tau in known:
-        x = max(seconds, free)
+    points = [(own, max(seconds, free), tau) for own, seconds, tau in known]
+    front = _front([(x, tau.value) for _, x, tau in points])
+    axes.step(*zip(*front, strict=True), where="post", color="#bbbbbb", linewidth=1, zorder=1)
+    for _, x, tau in points:
         around = np.maximum([[tau.value - tau.low], [tau.high - tau.value]], 0)
-        axes.errorbar(x, tau.value, yerr=around, fmt="o", markersize=4, linewidth=0.8, color=_COLOURS[0], alpha=0.7)
-        if tau.value > best.get(x, -2.0):
-            best[x] = tau.value
-            labels = {own.get_gid(): own for own in axes.texts}
-            if str(x) in labels:
-                labels[str(x)].remove()
-            axes.annotate(name(one), (x, tau.value), xytext=(5, 4), textcoords="offset points", fontsize=8, gid=str(x))
+        colour = _COLOURS[1] if (x, tau.value) in front else _COLOURS[0]
+        axes.errorbar(x, tau.value, yerr=around, fmt="o", markersize=4, linewidth=0.8, color=colour, alpha=0.8)
+    for own, x, y in _apart(sorted(points, key=lambda point: (point[1], point[2].value) not in front)):
+        axes.annotate(own, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("seconds a cell of the passes needed, median (leftmost: no pass at all)")
     axes.set_ylabel(f"Kendall's tau, {title(column)}")
     return drawing
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points that no cheaper one beats, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _apart(points: Sequence[tuple[str, float, Figure]]) -> list[tuple[str, float, float]]:
+    """Points whose names can be written without covering those of earlier ones."""
+    placed: list[tuple[str, float, float]] = []
+    for own, x, tau in points:
+        clear = all(abs(np.log10(x / other)) > _WIDE or abs(tau.value - y) > _HIGH for _, other, y in placed)
+        if clear:
+            placed.append((own, x, tau.value))
+    return placed
