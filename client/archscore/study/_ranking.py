@@ -67,7 +67,7 @@ def rank_sums(values: Array) -> Array:
 
 
 def tau(values: Array, accuracies: Array) -> float:
-    """Kendall's tau (b); NaN where one of the two is constant, [n], [n]."""
+    """Kendall's tau (b) of three cells or more, [n] and [n]; NaN where one of the two is constant."""
     return float(kendalltau(values, accuracies, method="asymptotic").statistic)
 
 
