@@ -19,7 +19,7 @@ _RANK_SUM_PASSES: Final = "weights,train,eval"
 
 #: What the extra `study` brings, by module: for every study, and where the engine is used.
 _NEEDED: Final = ("matplotlib", "numpy", "pyarrow", "scipy")
-_NEEDED_BY_ENGINE: Final = ("torch",)
+_NEEDED_BY_ENGINE: Final = ("grpc_health", "grpc_reflection", "torch")
 
 
 def add_parser(

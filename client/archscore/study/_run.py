@@ -37,7 +37,11 @@ def nasbench201(arguments: argparse.Namespace, connect: Callable[[], Client]) ->
         with _source(arguments, connect) as source:
             failures = _scoring.complete(source, arguments.scores, arguments.cells, sys.stderr)
     study = Study.join(ScoreFile.read(arguments.scores), accuracies, arguments.resamples)
-    choice = None if arguments.rank_sums is None else study.choice(_split(arguments.rank_sums))
+    _say(f"ranking {len(study.rows):,} cells by {len(study.names)} proxies, {study.resamples} resamples")
+    choice = None
+    if arguments.rank_sums is not None:
+        _say(f"comparing rank sums of proxies that need {arguments.rank_sums}")
+        choice = study.choice(_split(arguments.rank_sums))
     print(_tables.to_json(study, choice) if arguments.json else _tables.terminal(study, choice))  # noqa: T201
     if arguments.markdown is not None:
         _write_page(study, choice, arguments)
@@ -58,11 +62,22 @@ def _commands(study: Study, arguments: argparse.Namespace) -> list[str]:
     setting = study.file.setting
     config = [] if arguments.config is None else ["--config", arguments.config]
     scoring = [*start, "--engine", "--cells", str(len(study.file.rows)), "--seed", str(setting.seed), *config]
-    report = [*start, "--report-only", "--scores", arguments.scores.name, "--resamples", str(arguments.resamples)]
+    report = [*start, "--report-only", "--scores", _shown(arguments.scores), "--resamples", str(arguments.resamples)]
     for option, value in (("--accuracies", arguments.accuracies), ("--archive", arguments.archive)):
-        report += [] if value is None else [option, value.name]
+        report += [] if value is None else [option, _shown(value)]
     report += [] if arguments.rank_sums is None else ["--rank-sums", arguments.rank_sums]
-    return [shlex.join(scoring), shlex.join([*report, "--markdown", arguments.markdown.name])]
+    return [shlex.join(scoring), shlex.join([*report, "--markdown", _shown(arguments.markdown)])]
+
+
+def _say(text: str) -> None:
+    """Tells whoever waits; stdout is for the result."""
+    sys.stderr.write(f"archscore: {text}\n")
+    sys.stderr.flush()
+
+
+def _shown(path: Path) -> str:
+    """The path, but for where things are on this machine."""
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _accuracies_of(arguments: argparse.Namespace) -> Accuracies:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf import json_format
 
@@ -15,7 +15,13 @@ from archscore.spaces.nasbench201 import Cell, from_index
 from archscore.study._rows import Failure, ProxyInfo, Row, Setting
 from archscore.v1 import scoring_pb2
 
-_LOWER = scoring_pb2.DIRECTION_LOWER_IS_BETTER
+_LOWER: Final = scoring_pb2.DIRECTION_LOWER_IS_BETTER
+
+#: What a worker has waiting: enough that it is never idle, and not so much that chunks of cells that take seconds each,
+#: which all proxies together do, are late.
+_CHUNKS: Final = 2
+_CELLS_ON_CPU: Final = 4
+_CELLS_ON_GPU: Final = 32
 
 
 class ServerSource:
@@ -43,6 +49,9 @@ class ServerSource:
         self._client = client
         self._config = client.describe(from_index(0), config=config).config
         info = client.server_info()
+        cuda = any(device.kind == "cuda" for device in info.devices)
+        self._chunk_size = _CELLS_ON_GPU if cuda else _CELLS_ON_CPU
+        self._max_in_flight = _CHUNKS * max(1, sum(device.workers for device in info.devices))
         self.run = {
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "archscore": info.archscore_version,
@@ -65,7 +74,15 @@ class ServerSource:
         Raises:
             ArchscoreError: the server cannot be reached or refuses; or it is another one by now, with other proxies.
         """
-        results = self._client.score_many(cells, self.setting.proxies, config=self._config, ordered=False)
+        results = self._client.score_many(
+            cells,
+            self.setting.proxies,
+            config=self._config,
+            priority="bulk",
+            chunk_size=self._chunk_size,
+            max_in_flight=self._max_in_flight,
+            ordered=False,
+        )
         for result in results:
             index = cells[result.index].index
             if result.evaluation is None:

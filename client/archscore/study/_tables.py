@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -112,9 +113,15 @@ def _facts(study: Study, commands: Sequence[str]) -> str:
         total = math.fsum(seconds for row in study.rows for seconds in row.seconds.values())
         clocks = ", ".join(dict.fromkeys(run["seconds"] for run in runs if "seconds" in run))
         lines.insert(1, f"All {len(setting.proxies)} proxies took {total / 3600:.2f} hours {clocks}.")
+    width = statistics.median(
+        by_column[study.columns[place]].tau.high - by_column[study.columns[place]].tau.low
+        for by_column in study.rankings.values()
+        for place in study.judged_by
+    )
     lines.append(
         "In brackets: 95 % intervals over the choice of cells, by the bootstrap "
-        f"({study.resamples} resamples). Cells that a proxy gives no score rank below all others, tied among "
+        f"({study.resamples} resamples). That of a tau is {width:.2f} wide in the median: differences much smaller than "
+        f"that mean nothing. Cells that a proxy gives no score rank below all others, tied among "
         f"themselves: {study.unscored['degenerate']:,} here are disconnected, and at most "
         f"{study.unscored['non_finite']:,} have a value that is not finite. They are counted, not left out."
     )
