@@ -120,8 +120,8 @@ def _facts(study: Study, commands: Sequence[str]) -> str:
     )
     lines.append(
         "In brackets: 95 % intervals over the choice of cells, by the bootstrap "
-        f"({study.resamples} resamples). That of a tau is {width:.2f} wide in the median: differences much smaller than "
-        f"that mean nothing. Cells that a proxy gives no score rank below all others, tied among "
+        f"({study.resamples} resamples). That of a tau is {width:.2f} wide in the median: much smaller differences "
+        f"mean nothing. Cells that a proxy gives no score rank below all others, tied among "
         f"themselves: {study.unscored['degenerate']:,} here are disconnected, and at most "
         f"{study.unscored['non_finite']:,} have a value that is not finite. They are counted, not left out."
     )

@@ -12,8 +12,6 @@ from archscore.study._file import ScoreFile
 from archscore.study._page import write_section
 from archscore.study._study import Study
 
-PNG = b"\x89PNG"
-
 
 @pytest.fixture
 def study(scores: Path, accuracies: Path) -> Study:
@@ -103,13 +101,6 @@ def test_json(study: Study) -> None:
     [ssnr] = [own for own in found["rankings"] if own["proxies"] == ["ssnr"]]
     assert ssnr["accuracies"]["cifar10_test"]["tau"]["value"] == pytest.approx(0.9997, abs=1e-4)
     assert found["rank_sums"]["judged_on"] == 30
-
-
-def test_plots(study: Study, tmp_path: Path) -> None:
-    drawn = _plots.draw(study, tmp_path / "plots")
-    assert sorted(path.name for path in drawn.values()) == ["cost.png", "scatter.png", "tau.png"]
-    for path in drawn.values():
-        assert path.read_bytes().startswith(PNG)
 
 
 def test_no_plot_of_costs_that_are_not_known(study: Study) -> None:

@@ -11,7 +11,7 @@ import pytest
 import puppet_server
 from archscore import Client, cli
 from archscore.errors import ArchscoreError
-from archscore.spaces.nasbench201 import from_index
+from archscore.spaces.nasbench201 import from_index, parse
 from archscore.study._cells import random_cells
 from archscore.study._file import ScoreFile
 from archscore.study._rows import Failure, ProxyInfo, Row
@@ -20,6 +20,8 @@ from puppet_server import Puppet, score_of
 from support.process import server_process
 
 CONFIG = {"batchSize": 4, "nasbench201": {"channels": 4, "cellsPerStage": 1}}
+
+DISCONNECTED = parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -80,7 +82,7 @@ def test_a_report_alone_asks_nobody(study: Run, scores: Path, tmp_path: Path) ->
     assert str(tmp_path) not in text
     for plot in ("tau", "scatter", "cost"):
         assert f"(page/{plot}.png)" in text
-        assert (tmp_path / "page" / f"{plot}.png").exists()
+        assert (tmp_path / "page" / f"{plot}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_without_the_extra(study: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_server_and_engine_give_the_same_rows(tmp_path: Path) -> None:
     from archscore.study._engine import EngineSource
 
-    proxies, cells = ["flops", "naswot", "snip"], random_cells(30, seed=0)
+    proxies, cells = ["flops", "naswot", "snip"], [*random_cells(4, seed=0), DISCONNECTED]
     engine = EngineSource(proxies=proxies, config=CONFIG, seed=0)
     with server_process("--device", "cpu", "--workers", "1") as server, Client(server.address) as client:
         asked = ServerSource(client, proxies=proxies, config=CONFIG, seed=0)
