@@ -119,12 +119,16 @@ class EngineSource:
         """
         size = _TOGETHER[self._work.device]
         tasks = [[cell.index for cell in cells[start : start + size]] for start in range(0, len(cells), size)]
-        if self._workers == 1:
-            scorer = _Scorer(self._work)
+        if self._workers > 1:
+            yield from self._score_elsewhere(tasks)
+            return
+        threads = torch.get_num_threads()
+        scorer = _Scorer(self._work)
+        try:
             for task in tasks:
                 yield from scorer.score(task)
-        else:
-            yield from self._score_elsewhere(tasks)
+        finally:
+            torch.set_num_threads(threads)
 
     def _score_elsewhere(self, tasks: Sequence[list[int]]) -> Generator[Row | Failure, None, None]:
         waiting = iter(tasks)

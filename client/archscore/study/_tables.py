@@ -37,20 +37,22 @@ def name(one: Sequence[str]) -> str:
 
 def terminal(study: Study, choice: Choice | None) -> str:
     """Tables for a terminal."""
-    header: list[object] = ["proxy", *study.columns, f"regret@{TOP}", "scored"]
     columns = [study.columns[place] for place in study.judged_by]
-    rows = [header]
-    for one, by_column in study.rankings.items():
-        regrets = " / ".join(f"{by_column[column].regret.value:.2f}" for column in columns)
-        rows.append(
+    taus = [
+        [name(one), *(_with_interval(by_column[column].tau) for column in study.columns), study.scored(one)]
+        for one, by_column in study.rankings.items()
+    ]
+    parts = [
+        f"Kendall's tau on {len(study.rows):,} cells, 95 % intervals",
+        format_table([["proxy", *study.columns, "scored"], *taus]),
+        f"Spearman's rho, and the regret of the {TOP} that rank highest",
+        format_table(
             [
-                name(one),
-                *(_with_interval(by_column[column].tau) for column in study.columns),
-                regrets,
-                study.scored(one),
+                ["proxy", *(f"rho, {column}" for column in columns), *(f"regret, {column}" for column in columns)],
+                *([name(one), *_rhos_and_regrets(study, one, columns)] for one in study.rankings),
             ]
-        )
-    parts = [f"Kendall's tau on {len(study.rows):,} cells, 95 % interval below and above", format_table(rows)]
+        ),
+    ]
     if choice is not None:
         parts += [_choice_summary(choice), format_table([_choice_header(columns), *_choice_rows(choice)])]
     return "\n\n".join(parts)
@@ -172,14 +174,21 @@ def _details(study: Study) -> str:
     rows = [
         [
             f"`{name(one)}`",
-            *(_with_interval(by_column[column].rho) for column in columns),
-            *(f"{by_column[column].regret.value:.2f}" for column in columns),
+            *_rhos_and_regrets(study, one, columns),
             _seconds(study.seconds(one)),
             f"{study.scored(one):,}",
         ]
-        for one, by_column in study.rankings.items()
+        for one in study.rankings
     ]
     return "\n".join([*lines, *_rows_of_table(header, rows)])
+
+
+def _rhos_and_regrets(study: Study, one: tuple[str, ...], columns: Sequence[str]) -> list[str]:
+    found = [study.rankings[one][column] for column in columns]
+    return [
+        *(_with_interval(ranking.rho) for ranking in found),
+        *(_with_interval(ranking.regret, digits=2) for ranking in found),
+    ]
 
 
 def _beyond(study: Study, choice: Choice) -> str:
@@ -246,10 +255,11 @@ def _of_paper(one: tuple[str, ...], place: int) -> str:
     return f"{_published.TAU[one][place]:.2f}" if one in _published.TAU else ""
 
 
-def _with_interval(figure: Figure) -> str:
+def _with_interval(figure: Figure, digits: int = 3) -> str:
     if math.isnan(figure.value):
         return "-"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    value, low, high = (f"{own:.{digits}f}" for own in (figure.value, figure.low, figure.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _seconds(seconds: float | None) -> str:
