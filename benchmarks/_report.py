@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from archscore._version import __version__
+from archscore.study._machine import cpu_model
 
 
 def environment(**more: object) -> dict[str, Any]:
@@ -30,16 +30,6 @@ def environment(**more: object) -> dict[str, Any]:
         "archscore": __version__,
         **more,
     }
-
-
-def cpu_model() -> str:
-    """The processor's name, as the kernel has it where it has one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def progress(message: str) -> None:

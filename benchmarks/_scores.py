@@ -7,17 +7,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from _report import progress
 from archscore.spaces import Architecture
+from archscore.study._rows import Scores
 from archscore_server.engine import Datasets, Evaluation, EvaluationConfig, evaluate_stacks, proxies
-
-Scores: TypeAlias = dict[str, float | str]
-"""By proxy: the value, or the outcome where there is none."""
 
 _EVERY_SECONDS = 30.0
 
@@ -65,13 +60,6 @@ def score(
             latest = now
             progress(f"{count} of {len(missing)}, {(now - start) / count:.2f} s each")
     return [found[own.format()] for own in architectures]
-
-
-def as_ranked(scores: Sequence[Mapping[str, float | str]], name: str) -> NDArray[np.float64]:
-    """One proxy's scores, the higher the better; an architecture without a score comes last."""
-    sign = 1.0 if proxies.get(name).higher_is_better else -1.0
-    values = [own[name] for own in scores]
-    return np.array([-np.inf if isinstance(value, str) else sign * value for value in values])
 
 
 def _evaluations(

@@ -24,9 +24,11 @@ import torch
 from scipy.stats import spearmanr
 
 from _report import environment, progress
-from _scores import as_ranked, score
+from _scores import score
 from archscore.spaces.nasbench201 import Cell, parse
-from archscore_server.engine import Datasets, EvaluationConfig
+from archscore.study._ranking import Array, as_ranked
+from archscore.study._rows import Scores
+from archscore_server.engine import Datasets, EvaluationConfig, proxies
 
 #: The least acceptable correlation of --check.
 TARGETS = {"synflow": 0.99, "snip": 0.95, "grad_norm": 0.95, "fisher": 0.95, "jacob_cov": 0.9}
@@ -50,6 +52,10 @@ def table(found: Mapping[str, float], scored: Mapping[str, int]) -> str:
     lines = ["| proxy | Spearman | target | cells with a score |", "|---|---|---|---|"]
     lines += [f"| {name} | {rho:.4f} | {TARGETS[name]:.2f} | {scored[name]} |" for name, rho in found.items()]
     return "\n".join(lines)
+
+
+def _ranked(scores: Sequence[Scores], name: str) -> Array:
+    return as_ranked(scores, name, higher_is_better=proxies.get(name).higher_is_better)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = EvaluationConfig(batch_size=options.batch_size, **info.config_fields)
     scores = score(chosen, list(TARGETS), config, path=options.scores, data=data, device=options.device)
     found = {
-        name: float(spearmanr(as_ranked(scores, name), np.array(theirs)).statistic)
-        for name, theirs in published.items()
+        name: float(spearmanr(_ranked(scores, name), np.array(theirs)).statistic) for name, theirs in published.items()
     }
     scored = {name: sum(not isinstance(own[name], str) for own in scores) for name in TARGETS}
     print(table(found, scored))

@@ -91,18 +91,20 @@ class Progress:
     def _line(self, elapsed: float) -> str:
         rate = self._count / elapsed
         if self._total is None:
-            return f"{self._count:,}  {_rate(rate)}"
+            return f"{self._count:,}  {format_rate(rate)}"
         done = min(self._count / self._total, 1.0) if self._total else 1.0
         bar = "#" * int(done * _WIDTH)
-        left = _duration(max(self._total - self._count, 0) / rate)
-        return f"[{bar:.<{_WIDTH}}] {self._count:,}/{self._total:,}  {_rate(rate)}  {left} left"
+        left = format_duration(max(self._total - self._count, 0) / rate)
+        return f"[{bar:.<{_WIDTH}}] {self._count:,}/{self._total:,}  {format_rate(rate)}  {left} left"
 
 
-def _rate(per_second: float) -> str:
+def format_rate(per_second: float) -> str:
+    """Things per second, or seconds per thing where they are slow."""
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration as M:SS or H:MM:SS."""
     minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"

