@@ -19,8 +19,9 @@ from typing import Any
 
 import docker
 
-from _report import cpu_model, progress
+from _report import progress
 from archscore._version import __version__
+from archscore.study._machine import cpu_model
 
 ROOT = Path(__file__).parents[1]
 

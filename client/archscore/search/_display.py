@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TextIO
 
-from archscore._progress import _duration, _rate
+from archscore._progress import format_duration, format_rate
 from archscore.search._history import History
 from archscore.search._record import Record
 
@@ -69,13 +69,13 @@ class Pace:
     def __str__(self) -> str:
         """The rate in words."""
         elapsed = self._clock() - self._started
-        return _rate(self._count / elapsed) if elapsed > 0 else "-"
+        return format_rate(self._count / elapsed) if elapsed > 0 else "-"
 
     def left(self, history: History) -> str:
         """The time that the rest of the stage will take, in words."""
         todo = history.stage_total - (len(history.records) - history.stage_started)
         elapsed = self._clock() - self._started
-        return f"{_duration(todo * elapsed / self._count)} left" if self._count and elapsed > 0 else ""
+        return f"{format_duration(todo * elapsed / self._count)} left" if self._count and elapsed > 0 else ""
 
 
 def count_of(history: History) -> str:
