@@ -127,9 +127,17 @@ async def start() -> AsyncIterator[Start]:
 
 
 def children() -> set[int]:
-    """Processes that the main thread has started."""
+    """Processes that the main thread has started, but for a helper of multiprocessing, which stays to the end."""
     pid = os.getpid()
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    started = {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return {child for child in started if "multiprocessing" not in command_line(child)}
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:  # gone meanwhile
+        return ""
 
 
 def oom_score_adj(pid: int) -> int:
