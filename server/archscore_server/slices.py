@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 #: Seconds of an iteration of the event loop that slices may take, about.
-_SECONDS = 0.002
+_SECONDS = 0.001
 
 
 class Slices:
