@@ -109,6 +109,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
         script: faults of the next RPCs, one each; None lets one pass.
         item_script: per encoding, what its next answers are instead of scores.
         requests: what was received, in order.
+        streams_answered: how many streams are answered; those that come after them hang. None answers all.
         reverse: whether streams answer the last architecture first.
         gate: while it is not set, streams do not answer.
         timeouts: seconds that each RPC had left on arrival.
@@ -120,6 +121,7 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
     script: deque[Fault | None] = field(default_factory=deque)
     item_script: dict[str, list[Status]] = field(default_factory=dict)
     requests: list[Message] = field(default_factory=list)
+    streams_answered: int | None = None
     reverse: bool = False
     gate: threading.Event = field(default_factory=threading.Event)
     timeouts: list[float] = field(default_factory=list)
@@ -147,6 +149,8 @@ class Puppet(scoring_pb2_grpc.ScoringServiceServicer):
 
     def ScoreArchitectures(self, request, context):
         fault = self._arrived(request, context, streaming=True)
+        if self.streams_answered is not None and len(self.chunks()) > self.streams_answered:
+            fault = Fault(None, hangs=True)
         results = [
             self._result(index, architecture.encoding, request.proxies, f"architectures[{index}]")
             for index, architecture in enumerate(request.architectures)

@@ -19,6 +19,9 @@ from archscore.errors import ArchscoreError
 
 _PATIENCE: Final = 1.0
 """Seconds that a stream with all its answers may take to end by itself."""
+_GLANCE: Final = 0.5
+"""Seconds of a wait after which the interpreter looks for signals. One that comes just before a wait begins does not
+end it, and Ctrl-C would go unheard for as long as nothing is answered."""
 
 if TYPE_CHECKING:
     from archscore.v1 import scoring_pb2
@@ -75,8 +78,10 @@ class Readers:
         """
         while True:
             try:
-                answer = self._answers.get(block=wait)
+                answer = self._answers.get(block=wait, timeout=_GLANCE)
             except queue.Empty:
+                if wait:
+                    continue
                 return
             if isinstance(answer, BaseException):
                 raise answer

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,6 +26,28 @@ def test_breaking_out_of_the_loop_leaves_no_threads(target, puppet):
             break
         assert not readers()
         assert puppet.abandoned.wait(10)
+
+
+def test_ctrl_c_just_before_a_wait_ends_it(target, puppet):
+    """A signal that comes between two instructions of the main thread is only noted, and wakes up nobody."""
+    puppet.gate.clear()
+    heard = threading.Event()
+
+    def interrupt():
+        while not puppet.chunks():
+            time.sleep(0.01)
+        _thread.interrupt_main()  # only notes it, too
+        unheard = not heard.wait(10)
+        puppet.gate.set()
+        return unheard
+
+    with Client(target) as client, ThreadPoolExecutor() as pool:
+        unheard = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(client.score_many(["a"], ["tcet"]))
+        heard.set()
+        assert not unheard.result()
+        assert not readers()
 
 
 def test_threads_share_a_client(target):
