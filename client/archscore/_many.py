@@ -130,7 +130,7 @@ class Chunk:
 
     def ended(self) -> ArchscoreError | None:
         """What was wrong with a stream that ended well, if not everything that was sent is answered now."""
-        left = sum(item.position in self._pending for item in self._sent)
+        left = self._pending and sum(item.position in self._pending for item in self._sent)
         if not left:
             self._limit = min(2 * self._limit, self.size)
             return None

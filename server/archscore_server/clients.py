@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import unquote
@@ -51,6 +52,7 @@ def unknown(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
     return Caller(f"host:{_host(context.peer())}", authenticated=False)
 
 
+@lru_cache(1_024)  # calls of one connection, one after the other
 def _host(peer: str) -> str:
     """Where a connection comes from, as gRPC says it (`ipv4:192.0.2.1:1234`): an address without the port.
 

@@ -89,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(behaviour(request, context)) as responses:
                     begun = False
                     async for message in responses:
-                        response = handler.response_serializer(message)
+                        response = message if isinstance(message, bytes) else handler.response_serializer(message)
                         if not begun and len(response) > _SMALL:
                             # Else gRPC sends them with the response, and cannot abort while that is not read.
                             await context.send_initial_metadata(())

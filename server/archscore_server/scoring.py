@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from operator import attrgetter
+from itertools import groupby
 
 from google.rpc import code_pb2, status_pb2
 
 from archscore.spaces import Architecture
 from archscore_server import deadlines, errors
 from archscore_server.admission import admit
-from archscore_server.answers import Answer
 from archscore_server.budget import Budget
 from archscore_server.config import Limits
 from archscore_server.engine import ArchitectureTooLargeError, Outcome, Score, evaluate_without_device
@@ -30,6 +29,7 @@ from archscore_server.metrics import ArchitectureOutcome, Metrics, ProxyOutcomes
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding, Recent
 from archscore_server.requests import ScoringRequest
+from archscore_server.results import Numbered, Result
 from archscore_server.scheduler import (
     ArchitectureFailedError,
     DeadlineExceededError,
@@ -45,29 +45,6 @@ from archscore_server.slices import Slices
 _MAX_CHUNK = 256
 #: Known answers that are looked up between two looks at the clock: each takes no longer than a look.
 _STRIDE = 32
-
-_OUTCOMES = attrgetter("outcome", "exceptions")
-
-
-@dataclass(slots=True)  # not frozen: thousands a second are made
-class Result:
-    """What became of one architecture.
-
-    Attributes:
-        index: its position in the request.
-        answer: its scores by proxy, the same as a serialized message, or why it has none.
-        outcome: how it is counted.
-        stored: the proxies whose scores came from the store.
-        lasting: whether all scores came from there that can, so that the next one who asks gets the same answer.
-        exceptions: proxies whose scores are counted as something else than `outcome`.
-    """
-
-    index: int
-    answer: Mapping[str, Score] | bytes | status_pb2.Status
-    outcome: ArchitectureOutcome
-    stored: Set[str] = frozenset()
-    lasting: bool = False
-    exceptions: ProxyOutcomes = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +129,9 @@ class Scoring:
         field_of: Callable[[int], str],
         client: str,
         remaining: float | None,
-        answers: ByEncoding[Answer],
-    ) -> AsyncGenerator[list[Result], None]:
-        """Scores architectures and gives out results as they finish, each once.
+        answers: ByEncoding[Result],
+    ) -> AsyncGenerator[list[Numbered], None]:
+        """Scores architectures and gives out results with their positions as they finish, each once.
 
         Closing this early gives up what is not finished.
 
@@ -179,9 +156,10 @@ class Scoring:
             self._take(share, len(encodings))
             await self._slices.turn(client)
             left = await self._repeat(progress, request, encodings, client, answers)
-            candidates = await self._read(progress, request, left, client, field_of)
-            pending = await self._look_up(progress, request, client, candidates)
-            await self._submit(progress, pending, request, client, deadline)
+            if left:
+                candidates = await self._read(progress, request, left, client, field_of)
+                pending = await self._look_up(progress, request, client, candidates)
+                await self._submit(progress, pending, request, client, deadline)
             while progress.unanswered:
                 await progress.any_finished()
                 await self._slices.turn(client)
@@ -189,7 +167,7 @@ class Scoring:
                 # Whichever sees it first, the client or we, a deadline that passes ends the call in the same way.
                 in_time = chunk
                 if _is_due(deadline):
-                    in_time = [result for result in chunk if result.outcome is not ArchitectureOutcome.EXPIRED]
+                    in_time = [one for one in chunk if one[1].outcome is not ArchitectureOutcome.EXPIRED]
                 late = len(chunk) - len(in_time)
                 progress.unanswered += late
                 if in_time:
@@ -229,22 +207,22 @@ class Scoring:
         request: ScoringRequest,
         encodings: Sequence[str],
         client: str,
-        answers: ByEncoding[Answer],
+        answers: ByEncoding[Result],
     ) -> list[tuple[int, str]]:
         """Gives the answers that are known; returns the other encodings with their positions."""
-        left = []
-        results = []
-        for index, encoding in enumerate(encodings):
-            if index % _STRIDE == 0 and self._slices.over:
+        left: list[tuple[int, str]] = []
+        repeated: list[Numbered] = []
+        for start in range(0, len(encodings), _STRIDE):
+            if self._slices.over:
                 await self._slices.turn(client)
-            answer = answers.get(encoding)
-            if answer is None:
-                left.append((index, encoding))
-            else:
-                results.append(Result(index, answer.evaluation, answer.outcome, exceptions=answer.exceptions))
-        if results:
-            progress.finish(*results)
-            self._metrics.store_hits(len(results) * len(_of_device(request)))
+            for index, result in enumerate(map(answers.get, encodings[start : start + _STRIDE]), start):
+                if result is None:
+                    left.append((index, encodings[index]))
+                else:
+                    repeated.append((index, result))
+        if repeated:
+            progress.finish(*repeated)
+            self._metrics.store_hits(len(repeated) * len(_of_device(request)))
         return left
 
     async def _read(
@@ -269,9 +247,9 @@ class Scoring:
                 continue
             architecture = admit(request.space, encoding, field_of(index), request.config, self._limits)
             if isinstance(architecture, status_pb2.Status):
-                progress.finish(_not_admitted(index, architecture))
+                progress.finish((index, _not_admitted(architecture)))
             elif evaluation := evaluate_without_device(architecture, request.proxies, request.config):
-                progress.finish(_evaluated(index, evaluation.scores))
+                progress.finish((index, _evaluated(evaluation.scores)))
             else:
                 candidates[index] = architecture
                 admitted.add(encoding, architecture)
@@ -296,7 +274,7 @@ class Scoring:
                 architecture = candidates[index]
                 known = {**static_scores(architecture, static, request.config), **stored} if static else stored
                 if len(stored) == len(wanted):
-                    progress.finish(_evaluated(index, known, stored.keys(), lasting=True))
+                    progress.finish((index, _evaluated(known, stored.keys(), lasting=True)))
                     continue
                 missing = tuple(name for name in wanted if name not in stored) if stored else wanted
                 pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
@@ -310,7 +288,7 @@ class Scoring:
         refusals = await self._budget.refusals(evaluations, request.config)
         for one, refusal in zip(pending, refusals, strict=True):
             if refusal:
-                progress.finish(_not_admitted(one.index, refusal))
+                progress.finish((one.index, _not_admitted(refusal)))
         return [one for one, refusal in zip(pending, refusals, strict=True) if refusal is None]
 
     async def _submit(
@@ -342,8 +320,9 @@ class Scoring:
                 await self._slices.turn(client)
             waiter.leave()
 
-    def _count(self, request: ScoringRequest, results: list[Result]) -> None:
-        for (outcome, exceptions), count in Counter(map(_OUTCOMES, results)).items():
+    def _count(self, request: ScoringRequest, chunk: list[Numbered]) -> None:
+        for (outcome, exceptions), alike in groupby(chunk, key=_counted_as):  # most are, and so next to each other
+            count = len(list(alike))
             self._metrics.architectures_ended(request.space.name, request.proxies, outcome, count, exceptions)
 
 
@@ -358,10 +337,10 @@ class _Progress:
 
     unanswered: int
     waiters: list[Waiter] = field(default_factory=list)
-    _finished: deque[Result] = field(default_factory=deque)
+    _finished: deque[Numbered] = field(default_factory=deque)
     _any_finished: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def finish(self, *results: Result) -> None:
+    def finish(self, *results: Numbered) -> None:
         """Notes results."""
         self._finished.extend(results)
         if results:
@@ -376,7 +355,7 @@ class _Progress:
         """Returns when there is something to be given out."""
         await self._any_finished.wait()
 
-    def next_chunk(self) -> list[Result]:
+    def next_chunk(self) -> list[Numbered]:
         """Gives out what has finished, or a part of it."""
         if len(self._finished) > _MAX_CHUNK:
             chunk = [self._finished.popleft() for _ in range(_MAX_CHUNK)]
@@ -393,7 +372,12 @@ class _Progress:
             waiter.leave()
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:
-        self.finish(_settled(one, waiter))
+        self.finish((one.index, _settled(one, waiter)))
+
+
+def _counted_as(numbered: Numbered) -> tuple[ArchitectureOutcome, ProxyOutcomes]:
+    _, result = numbered
+    return result.outcome, result.exceptions
 
 
 def _is_due(deadline: float | None) -> bool:
@@ -406,22 +390,22 @@ def _refuse_late(count: int) -> None:
 
 
 def _settled(one: _Pending, waiter: Waiter) -> Result:
-    index, outcome = one.index, waiter.outcome
+    outcome = waiter.outcome
     if isinstance(outcome, ArchitectureFailedError):
-        return Result(index, errors.architecture_failed(str(outcome)), ArchitectureOutcome.FAILED)
+        return Result(errors.architecture_failed(str(outcome)), ArchitectureOutcome.FAILED)
     if isinstance(outcome, DeadlineExceededError):
-        return Result(index, errors.deadline_exceeded(), ArchitectureOutcome.EXPIRED)
+        return Result(errors.deadline_exceeded(), ArchitectureOutcome.EXPIRED)
     if isinstance(outcome, StoppingError):
-        return Result(index, errors.draining().status, ArchitectureOutcome.REFUSED)
+        return Result(errors.draining().status, ArchitectureOutcome.REFUSED)
     if isinstance(outcome, ArchitectureTooLargeError):
         status = errors.architecture_too_large("max_bytes", outcome.needed, outcome.available)
-        return Result(index, status, ArchitectureOutcome.TOO_LARGE)
-    return _evaluated(index, {**one.known, **outcome.scores}, one.stored)
+        return Result(status, ArchitectureOutcome.TOO_LARGE)
+    return _evaluated({**one.known, **outcome.scores}, one.stored)
 
 
-def _not_admitted(index: int, status: status_pb2.Status) -> Result:
+def _not_admitted(status: status_pb2.Status) -> Result:
     too_large = status.code == code_pb2.RESOURCE_EXHAUSTED
-    return Result(index, status, ArchitectureOutcome.TOO_LARGE if too_large else ArchitectureOutcome.INVALID)
+    return Result(status, ArchitectureOutcome.TOO_LARGE if too_large else ArchitectureOutcome.INVALID)
 
 
 def _of_device(request: ScoringRequest) -> list[str]:
@@ -429,9 +413,7 @@ def _of_device(request: ScoringRequest) -> list[str]:
     return [name for name in request.proxies if not registry.get(name).static]
 
 
-def _evaluated(
-    index: int, scores: Mapping[str, Score], stored: Set[str] = frozenset(), *, lasting: bool = False
-) -> Result:
+def _evaluated(scores: Mapping[str, Score], stored: Set[str] = frozenset(), *, lasting: bool = False) -> Result:
     outcome = ArchitectureOutcome.OK
     for score in scores.values():
         if score.outcome is Outcome.OK:
@@ -444,4 +426,4 @@ def _evaluated(
     if outcome is not ArchitectureOutcome.OK:
         outcomes = {name: ArchitectureOutcome(score.outcome.value) for name, score in scores.items()}
         exceptions = tuple((name, own) for name, own in outcomes.items() if own is not outcome)
-    return Result(index, scores, outcome, stored, lasting, exceptions)
+    return Result(scores, outcome, exceptions, stored, lasting)

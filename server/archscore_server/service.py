@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -12,9 +12,9 @@ from google.rpc import status_pb2
 from archscore._version import __version__
 from archscore.spaces import SPACES
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
-from archscore_server import enums, errors, pagination, requests, responses
+from archscore_server import enums, errors, pagination, requests, responses, serialized
 from archscore_server.admission import admit
-from archscore_server.answers import Answer, Answers
+from archscore_server.answers import Answers
 from archscore_server.clients import CALLER
 from archscore_server.config import Limits
 from archscore_server.datasets import Catalogue
@@ -25,7 +25,8 @@ from archscore_server.pagination import PageTokenError
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding
 from archscore_server.requests import ScoringRequest, ScoringRequests
-from archscore_server.scoring import Result, Scoring
+from archscore_server.results import Result
+from archscore_server.scoring import Scoring
 
 SERVICE_NAME: str = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name
 
@@ -62,21 +63,19 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
             common, encodings, lambda _: "architecture.encoding", CALLER.get().name, context.time_remaining(), answers
         )
         async with aclosing(chunks):
-            [result] = await anext(chunks)
-        if isinstance(result.answer, status_pb2.Status):
-            raise RequestError(result.answer)
-        response = scoring_pb2.ScoreArchitectureResponse()
-        if isinstance(result.answer, bytes):
-            response.evaluation.MergeFromString(result.answer)
-        else:
-            fingerprint = await self._fingerprint(common)
-            self._write(response.evaluation, result.answer, result, common, fingerprint, encodings, answers)
-        return response
+            [(_, result)] = await anext(chunks)
+        answer = result.answer
+        if isinstance(answer, status_pb2.Status):
+            raise RequestError(answer)
+        if not isinstance(answer, bytes):
+            answer = self._write(answer, result, common, await self._fingerprint(common), encodings[0], answers)
+        evaluation = scoring_pb2.ArchitectureResult.FromString(answer).evaluation
+        return scoring_pb2.ScoreArchitectureResponse(evaluation=evaluation)
 
     async def ScoreArchitectures(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.ScoreArchitecturesRequest, context: Context
-    ) -> AsyncIterator[scoring_pb2.ScoreArchitecturesResponse]:
-        """Scores many architectures and answers as they finish."""
+    ) -> AsyncIterator[Any]:
+        """Scores many architectures and answers as they finish, with serialized messages."""
         common = self._check(request)
         encodings = [architecture.encoding for architecture in request.architectures]
         answers = self._answers.to(common)
@@ -91,18 +90,16 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
         fingerprint: scoring_pb2.Fingerprint | None = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                response = scoring_pb2.ScoreArchitecturesResponse()
-                add = response.results.add
-                for result in chunk:
-                    message, answer = add(index=result.index), result.answer
-                    if isinstance(answer, bytes):
-                        message.evaluation.MergeFromString(answer)
-                    elif isinstance(answer, status_pb2.Status):
-                        message.error.CopyFrom(answer)
-                    else:
+                written = []
+                for index, result in chunk:
+                    answer = result.answer
+                    if isinstance(answer, status_pb2.Status):
+                        answer = scoring_pb2.ArchitectureResult(error=answer).SerializeToString()
+                    elif not isinstance(answer, bytes):
                         fingerprint = fingerprint or await self._fingerprint(common)
-                        self._write(message.evaluation, answer, result, common, fingerprint, encodings, answers)
-                yield response
+                        answer = self._write(answer, result, common, fingerprint, encodings[index], answers)
+                    written.append(serialized.numbered(index, answer))
+                yield serialized.response(written)
 
     async def DescribeArchitecture(  # noqa: N802 -- the contract's name
         self, request: scoring_pb2.DescribeArchitectureRequest, _context: Context
@@ -157,18 +154,20 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
 
     def _write(
         self,
-        message: scoring_pb2.Evaluation,
         scores: Mapping[str, Score],
         result: Result,
         request: ScoringRequest,
         fingerprint: scoring_pb2.Fingerprint,
-        encodings: Sequence[str],
-        answers: ByEncoding[Answer],
-    ) -> None:
-        """Writes the scores of a result; keeps what was written if it will be the answer again."""
-        responses.write_evaluation(message, scores, request.proxies, fingerprint, result.stored)
+        encoding: str,
+        answers: ByEncoding[Result],
+    ) -> bytes:
+        """Writes the scores of a result, without its index; keeps what was written if it will be the answer again."""
+        message = scoring_pb2.ArchitectureResult()
+        responses.write_evaluation(message.evaluation, scores, request.proxies, fingerprint, result.stored)
+        written = message.SerializeToString()
         if result.lasting:
-            self._answers.keep(answers, encodings[result.index], message, result.outcome, result.exceptions)
+            self._answers.keep(answers, encoding, written, result)
+        return written
 
     async def _fingerprint(self, request: ScoringRequest) -> scoring_pb2.Fingerprint:
         """What the scores of a request depend on."""
