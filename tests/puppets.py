@@ -104,9 +104,10 @@ class Run:
 class PuppetPool:
     """A pool whose batches end when the test says so."""
 
-    def __init__(self, slots: int = 1, max_batch: int = 4) -> None:
+    def __init__(self, slots: int = 1, max_batch: int = 4, max_short_batch: int | None = None) -> None:
         self.slots = slots
         self.max_batch = max_batch
+        self.max_short_batch = max_short_batch or max_batch
         self.info = PoolInfo("2.0", "1.0", (DeviceInfo("cpu", "puppet", slots, 1, 2**30),))
         self.runs: list[Run] = []
         self.started = 0
@@ -138,8 +139,8 @@ class PuppetEngine:
 
     "pid" and "threads" score the process id and OMP_NUM_THREADS, "print" prints, "exit" and "kill" end the process,
     "slow" takes its time for each result, "huge" says that no network fits into memory, "large" reports all at once.
-    After the first result "hang" does nothing for ever, "freeze" keeps the interpreter to itself meanwhile, "stop"
-    stops the process, "raise" raises, and "break" also breaks the device.
+    After the third result "hang_later" does nothing for ever, and after the first "hang"; "freeze" keeps the
+    interpreter to itself meanwhile, "stop" stops the process, "raise" raises, and "break" also breaks the device.
     """
 
     def __init__(self, device: str, threads: int, data_dir: Path | None) -> None:
@@ -162,6 +163,8 @@ class PuppetEngine:
                 case "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
                 case "hang" if place:
+                    time.sleep(3600)
+                case "hang_later" if place == 3:
                     time.sleep(3600)
                 case "freeze" if place:
                     ctypes.PyDLL(None).sleep(3600)

@@ -17,6 +17,10 @@ from archscore_server._rates import Rates
 from archscore_server._turns import Turns
 from archscore_server._work import Claim, Group, Item, Key, Place, Work
 
+#: Seconds that a batch takes, at most, which has more than `Queue.max_batch` evaluations.
+_SHORT_SECONDS = 0.5
+_INSTANT = 1e-6
+
 #: Why a batch starts: as many wait as a batch holds; its hold is over; it is what another batch left behind.
 BatchReason = Literal["full", "waited", "retry"]
 
@@ -30,6 +34,7 @@ class Queue:
     Attributes:
         slots: batches that can run at once.
         max_batch: evaluations in a batch, at most.
+        max_short_batch: the same of evaluations that are known to take little time.
         in_flight: evaluations that wait or run.
         depths: evaluations that wait, those to be run again included, by the most urgent priority of each so far.
         rates: how long evaluations take.
@@ -43,6 +48,7 @@ class Queue:
         """
         self.slots = 1
         self.max_batch = 1
+        self.max_short_batch = 1
         self.in_flight = 0
         self.depths = dict.fromkeys(Priority, 0)
         self.rates = Rates()
@@ -86,7 +92,7 @@ class Queue:
         if not group.ready and group.waiting == 1:
             group.held_since = now
             self._held[group] = None
-        if not group.ready and (group.waiting >= self.max_batch or self._batch_delay <= 0):
+        if not group.ready and (group.waiting >= self.capacity(group) or self._batch_delay <= 0):
             self._make_ready(group)
         return work
 
@@ -142,15 +148,21 @@ class Queue:
         client, work = self._ready.first(priority)
         self._turns.next(client)
         group = work.group
-        reason: BatchReason = "full" if group.waiting >= self.max_batch else "waited"
+        capacity = self.capacity(group)
+        reason: BatchReason = "full" if group.waiting >= capacity else "waited"
         # Each slot's fair share of all that is left of the group: one that starts now leaves as much to the others.
         share = -(-(group.waiting + group.running) // self.slots)
         works = [self._take(work, client)]
-        while group.waiting and len(works) < min(share, self.max_batch):
+        while group.waiting and len(works) < min(share, capacity):
             waiting = group.line.priorities
             client, work = group.line.first(priority if priority in waiting else waiting[0])
             works.append(self._take(work, client))
         return works, reason
+
+    def capacity(self, group: Group) -> int:
+        """How many evaluations of a group may be in a batch."""
+        short = min(self.max_short_batch, int(_SHORT_SECONDS / max(group.pace.expected, _INSTANT)))
+        return max(self.max_batch, short)
 
     def next_ready(self) -> float | None:
         """When the hold of the longest held group ends."""

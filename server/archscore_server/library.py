@@ -70,6 +70,11 @@ class RecordingPool:
         return self._pool.max_batch
 
     @property
+    def max_short_batch(self) -> int:
+        """The same of networks that take little time."""
+        return self._pool.max_short_batch
+
+    @property
     def info(self) -> PoolInfo:
         """What runs in the workers."""
         return self._pool.info

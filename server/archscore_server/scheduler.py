@@ -120,6 +120,7 @@ class Scheduler:
         await self._pool.start()
         self._queue.slots = self._queue.rates.slots = self._pool.slots
         self._queue.max_batch = self._max_batch or self._pool.max_batch
+        self._queue.max_short_batch = self._max_batch or self._pool.max_short_batch
         self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
 
     def submit(

@@ -307,6 +307,30 @@ async def test_the_batch_size_can_be_set(start: Start) -> None:
     assert pool.last.indices == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("each", "expected"), [(0.0, 10), (0.09, 5), (0.2, 2), (2.0, 2)])
+async def test_batches_of_what_takes_little_time_are_larger(
+    start: Start, clock: Clock, each: float, expected: int
+) -> None:
+    pool = PuppetPool(max_batch=2, max_short_batch=10)
+    scheduler = await start(pool)
+    scheduler.submit(items(*range(40)))
+    await settle()
+    for size in (2, expected, expected):  # the first is not known to be short
+        assert len(pool.last.indices) == size
+        await clock.advance(each * size)
+        await pool.last.finish()
+
+
+async def test_no_batch_is_larger_than_was_set(start: Start) -> None:
+    pool = PuppetPool(max_batch=2, max_short_batch=10)
+    scheduler = await start(pool, max_batch=3)
+    scheduler.submit(items(*range(40)))
+    await settle()
+    for _ in range(3):
+        assert len(pool.last.indices) == 3
+        await pool.last.finish()
+
+
 # Admission
 
 

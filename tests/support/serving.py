@@ -32,7 +32,7 @@ class PuppetPool:
     """Scores follow from names. Tests hold it back through `warm` and `gate`, and poison architectures."""
 
     slots = 2
-    max_batch = 8
+    max_batch = max_short_batch = 8
     tf32 = False
 
     def __init__(self, observer: PoolObserver) -> None:

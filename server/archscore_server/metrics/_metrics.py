@@ -47,7 +47,9 @@ _USUAL_CODES = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNAVAILABLE,
 )
-M = TypeVar("M", Counter, Histogram)
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+_LABELS = {priority: priority.name.lower() for priority in Priority}
 
 #: What a batch's worker did besides passes.
 _REST = "other"
@@ -273,11 +275,11 @@ class Metrics:
     def queue_depth_changed(self, queued: Mapping[Priority, int]) -> None:
         """So many architectures wait now, by priority."""
         for priority, count in queued.items():
-            self._queued.labels(_label(priority)).set(count)
+            self._series(self._queued, _LABELS[priority]).set(count)
 
     def waited(self, priority: Priority, seconds: float) -> None:
         """An architecture waited so long for its first batch."""
-        self._wait_seconds.labels(_label(priority)).observe(seconds)
+        self._series(self._wait_seconds, _LABELS[priority]).observe(seconds)
 
     def batch_started(self, size: int, reason: BatchReason) -> None:
         """A batch went to the pool."""
@@ -335,7 +337,7 @@ class Metrics:
 
     def _begin_at_zero(self) -> None:
         """Has every time series that can be foreseen: one that begins at 1 hides the first of what it counts."""
-        priorities = [_label(priority) for priority in Priority]
+        priorities = list(_LABELS.values())
         foreseen: list[tuple[Counter | Gauge | Histogram, Sequence[str]]] = [
             (self._queued, priorities),
             (self._wait_seconds, priorities),
@@ -355,10 +357,6 @@ class Metrics:
         service = scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"]
         for method, code in product(service.methods, _USUAL_CODES):
             self._rpcs.labels(f"{service.full_name}/{method.name}", code.name)
-
-
-def _label(priority: Priority) -> str:
-    return priority.name.lower()
 
 
 def _bytes_of(store: Path | None) -> int:

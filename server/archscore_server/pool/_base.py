@@ -130,6 +130,11 @@ class Pool(Protocol):
         ...
 
     @property
+    def max_short_batch(self) -> int:
+        """The same of architectures that take so little time that what is done once a batch counts."""
+        ...
+
+    @property
     def info(self) -> PoolInfo:
         """What runs in the workers. Raises RuntimeError before `start` has returned."""
         ...

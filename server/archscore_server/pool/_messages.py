@@ -113,7 +113,7 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A stack of the running batch has finished: places in the batch, and evaluations."""
+    """Stacks of the running batch have finished: places in the batch, and evaluations."""
 
     results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]
 

@@ -33,8 +33,9 @@ from archscore_server.pool._watch import Timeouts
 from archscore_server.pool.probe import probe_gpus
 
 #: Architectures in a batch. On a CPU a stack is one network, so a batch only saves messages, and a long one keeps
-#: urgent work waiting; a GPU works on many at once.
+#: urgent work waiting, unless the networks are small; a GPU works on many at once.
 _MAX_BATCH: Final = {"cpu": 4, "cuda": 128}
+_MAX_SHORT_BATCH: Final = 32
 
 #: Seconds before the next try after a worker that could not start: at first, and at most.
 _FIRST_DELAY, _LAST_DELAY = 0.5, 30.0
@@ -112,6 +113,11 @@ class LocalPool:
     def max_batch(self) -> int:
         """Architectures in a batch beyond which nothing is gained on these devices: as large as any stack of theirs."""
         return self._max_batch
+
+    @property
+    def max_short_batch(self) -> int:
+        """The same of architectures that take little time."""
+        return max(self._max_batch, _MAX_SHORT_BATCH)
 
     @property
     def info(self) -> PoolInfo:

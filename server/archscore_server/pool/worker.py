@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from archscore_server import logs
+from archscore_server.engine import ArchitectureTooLargeError, Evaluation
 from archscore_server.pool._base import Batch, Memory
 from archscore_server.pool._messages import (
     BatchDone,
@@ -43,7 +44,13 @@ _OOM_SCORE_ADJ = 500
 #: Seconds between two looks at how much memory is in use, at least, while batches run.
 _MEMORY_SECONDS = 1.0
 
+#: Seconds between two messages with results of one batch: those that come meanwhile go together, since to hand each on
+#: by itself takes the front end and the client a part of the time that a small network takes.
+_GATHERING_SECONDS = 0.1
+
 _PR_SET_PDEATHSIG = 1
+
+EvaluatedStack = Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +68,9 @@ class Channel:
         source = os.fdopen(os.dup(0), "rb")
         self._sink = os.fdopen(os.dup(1), "wb")
         self._sending = threading.Lock()
+        self._some_gathered = threading.Condition(self._sending)
+        self._gathered: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
+        self._sent_results = 0.0
         self.memory: Callable[[], Memory | None] | None = None
         self._looked = 0.0
         # What a library prints must not end up among the messages.
@@ -69,17 +79,47 @@ class Channel:
             os.dup2(nothing.fileno(), 0)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._listen, args=(source,), name="listen", daemon=True).start()
+        threading.Thread(target=self._hand_on, name="hand-on", daemon=True).start()
 
     def receive(self) -> Any:
         """The next message; waits for it."""
         return self._inbox.get()
 
     def send(self, message: object) -> None:
-        """Sends a message. Threads may send at once: messages never mix."""
-        encoded = encode(message)
+        """Sends a message, and before it the results that wait. Threads may send at once: messages never mix."""
         with self._sending:
-            self._sink.write(encoded)
-            self._sink.flush()
+            self._send_gathered()
+            self._write(message)
+            self._sent_results = 0.0  # the first results of the next batch go at once
+
+    def send_results(self, results: EvaluatedStack) -> None:
+        """Sends results now, or together with those that come in the next moment."""
+        with self._sending:
+            self._gathered += results
+            if time.monotonic() - self._sent_results >= _GATHERING_SECONDS:
+                self._send_gathered()
+            else:
+                self._some_gathered.notify()
+
+    def _send_gathered(self) -> None:
+        if self._gathered:
+            self._write(Results(self._gathered))
+            self._gathered = []
+            self._sent_results = time.monotonic()
+
+    def _hand_on(self) -> None:
+        """Sees to it that nothing stays gathered, however long the next results take."""
+        with contextlib.suppress(BrokenPipeError):  # the front end is gone: the listener ends the process
+            while True:
+                with self._some_gathered:
+                    self._some_gathered.wait_for(lambda: self._gathered)
+                time.sleep(_GATHERING_SECONDS)
+                with self._sending:
+                    self._send_gathered()
+
+    def _write(self, message: object) -> None:
+        self._sink.write(encode(message))
+        self._sink.flush()
 
     def send_memory(self, engine: Engine) -> None:
         """Says how much memory is in use, unless it did lately. To be called between stacks."""
@@ -120,7 +160,7 @@ def run_batch(engine: Engine, batch: Batch, channel: Channel) -> None:
     started = time.perf_counter()
     try:
         for results in engine.evaluate_stacks(batch.architectures, batch.proxies, batch.config):
-            channel.send(Results(results))
+            channel.send_results(results)
             channel.send_memory(engine)
     except Exception:  # noqa: BLE001 -- reported to the front end, which knows what to do
         message = traceback.format_exc()

@@ -64,15 +64,22 @@ class Results:
     """What a batch has reported, and when it has reported something."""
 
     def __init__(self) -> None:
-        self.stacks: list[list[tuple[int, Evaluation]]] = []
+        self.messages: list[list[tuple[int, Evaluation]]] = []
         self.first = asyncio.Event()
+        self.third = asyncio.Event()
 
     def __call__(self, results: Any) -> None:
-        self.stacks.append(list(results))
+        self.messages.append(list(results))
         self.first.set()
+        if len(self.all) >= 3:
+            self.third.set()
+
+    @property
+    def all(self) -> list[tuple[int, Evaluation]]:
+        return [result for message in self.messages for result in message]
 
     def value(self, proxy: str) -> int:
-        [[(_, evaluation)]] = self.stacks
+        [(_, evaluation)] = self.all
         return int(evaluation.scores[proxy].value or 0)
 
 
@@ -207,11 +214,11 @@ async def test_before_the_start_there_is_no_info() -> None:
         _ = LocalPool(device="cpu", load=PuppetEngine).info
 
 
-async def test_results_come_stack_by_stack(start: Start) -> None:
+async def test_results_come_in_order(start: Start) -> None:
     pool = await start()
     results = Results()
     report = await pool.run(batch("tcet", 5, 6, 7), results)
-    assert results.stacks == [[(place, evaluation_of(cell(index)))] for place, index in enumerate((5, 6, 7))]
+    assert results.all == [(place, evaluation_of(cell(index))) for place, index in enumerate((5, 6, 7))]
     assert 0 <= report.compute_seconds < PATIENCE
 
 
@@ -226,18 +233,30 @@ async def test_results_come_while_the_batch_runs(start: Start) -> None:
     await asyncio.gather(run, return_exceptions=True)
 
 
+async def test_results_that_go_together_wait_for_no_others(start: Start) -> None:
+    pool = await start()
+    results = Results()
+    run = asyncio.create_task(pool.run(batch("hang_later", 1, 2, 3, 4), results))
+    async with asyncio.timeout(PATIENCE):
+        await results.third.wait()
+    assert results.all == [(place, evaluation_of(cell(place + 1))) for place in range(3)]
+    assert not run.done()
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+
+
 async def test_messages_may_be_larger_than_a_pipe(start: Start) -> None:
     pool = await start()
     results = Results()
     await pool.run(batch("tcet", *range(15_625)), results)
-    assert len(results.stacks) == 15_625
+    assert len(results.all) == 15_625
 
 
 async def test_what_a_library_prints_is_not_taken_for_a_message(start: Start) -> None:
     pool = await start()
     results = Results()
     await pool.run(batch("print", 1), results)
-    assert len(results.stacks) == 1
+    assert len(results.messages) == 1
 
 
 async def test_threads_are_set_before_the_engine_loads(start: Start) -> None:
@@ -268,7 +287,7 @@ async def test_a_batch_that_raises_fails_and_its_worker_lives_on(start: Start) -
     results = Results()
     with pytest.raises(BatchFailedError, match="no such luck"):
         await pool.run(batch("raise", 1, 2), results)
-    assert results.stacks == [[(0, evaluation_of(cell(1)))]]
+    assert results.all == [(0, evaluation_of(cell(1)))]
     assert await pid_of(pool) == pid
 
 
@@ -295,7 +314,7 @@ async def test_a_worker_that_is_lost_is_replaced(start: Start, proxy: str, endin
     assert readiness.reasons == [reason]
     assert readiness.heard == [(1, 1), (0, 1), (1, 1)]
     assert (pool.slots, pool.ready_workers) == (1, 1)
-    assert results.stacks == ([] if proxy in ("exit", "kill") else [[(0, evaluation_of(cell(1)))]])
+    assert results.all == ([] if proxy in ("exit", "kill") else [(0, evaluation_of(cell(1)))])
 
 
 async def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(start: Start) -> None:
@@ -310,7 +329,7 @@ async def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(start: Start
         os.kill(busy, signal.SIGKILL)
         with pytest.raises(WorkerLostError, match="SIGKILL"):
             await hanging
-        assert results.stacks == [[(0, evaluation_of(cell(1)))]]
+        assert results.all == [(0, evaluation_of(cell(1)))]
         assert await pid_of(pool) == free
 
 
@@ -346,7 +365,7 @@ async def test_a_batch_that_never_ends_is_ended(start: Start) -> None:
         with pytest.raises(WorkerLostError, match="far longer than it should") as caught:
             await pool.run(batch("hang", 1, 2), results)
         assert caught.value.reason == "hung"
-        assert len(results.stacks) == 1
+        assert len(results.messages) == 1
         await pool.run(batch("tcet", 1), results)
 
 
@@ -369,7 +388,7 @@ async def test_a_slow_batch_that_reports_its_stacks_is_left_alone(start: Start) 
     results = Results()
     async with asyncio.timeout(PATIENCE):
         await pool.run(batch("slow", *range(8)), results)
-    assert len(results.stacks) == 8
+    assert len(results.all) == 8
     assert not readiness.reasons
 
 
@@ -377,7 +396,7 @@ async def test_that_a_network_does_not_fit_is_a_result(start: Start) -> None:
     pool = await start()
     results = Results()
     await pool.run(batch("huge", 1, 2), results)
-    errors = [error for [(_, error)] in results.stacks]
+    errors = [error for _, error in results.all]
     assert [(type(error), error.needed) for error in errors] == [(ArchitectureTooLargeError, 2)] * 2  # type: ignore[attr-defined]
 
 
@@ -473,7 +492,7 @@ async def test_signs_of_life_do_not_mix_with_large_messages() -> None:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         await worker.bury()
-    assert [len(stack) for stack in results.stacks] == [15_625] * 5
+    assert [len(stack) for stack in results.messages] == [15_625] * 5
 
 
 async def test_the_kernel_prefers_workers_when_memory_runs_out(start: Start) -> None:
@@ -498,9 +517,9 @@ async def test_a_cancelled_batch_is_finished_and_its_results_are_dropped(start: 
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
-        heard = len(results.stacks)
+        heard = len(results.messages)
         await pool.run(batch("tcet", 7), Results())
-    assert len(results.stacks) == heard
+    assert len(results.messages) == heard
 
 
 async def test_a_caller_that_raises_gets_its_error_and_the_pool_goes_on(start: Start) -> None:
@@ -688,7 +707,7 @@ async def test_workers_evaluate_with_torch_unless_told_otherwise() -> None:
     [device] = pool.info.devices
     assert device.kind == "cpu"
     assert device.memory_bytes > 2**30
-    evaluations = dict(pair for stack in results.stacks for pair in stack)
+    evaluations = dict(results.all)
     assert sorted(evaluations) == [0, 1]
     assert list(evaluations[0].scores) == ["parameters", "tcet"]
 
@@ -711,8 +730,8 @@ async def test_workers_take_the_stack_size_that_was_measured_unless_they_are_tol
             await pool.run(Batch(cells, ("snip",), replace(tiny, batch_size=3)), another)
         finally:
             await pool.stop()
-    assert [len(stack) for stack in measured.stacks] == ([3] if told else [2, 1])
-    assert [len(stack) for stack in another.stacks] == ([3] if told else [1, 1, 1])
+    assert len(measured.messages[0]) == (told or 2)
+    assert len(another.messages[0]) == (told or 1)
     assert pool.max_batch == 4
 
 
