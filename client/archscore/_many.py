@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from archscore._requests import DEFAULT_SPACE, Architecture, architecture_fields, text
 from archscore._results import Evaluation, Result
@@ -31,24 +31,8 @@ _FRAMING: Final = 32
 """Bytes of an architecture in a request, besides its encoding."""
 
 
-class Item(NamedTuple):
-    """One architecture on its way.
-
-    Attributes:
-        position: where it was in the caller's iterable.
-        architecture: what the iterable held there.
-        space: its search space.
-        encoding: what is sent.
-    """
-
-    position: int
-    architecture: Architecture
-    space: str
-    encoding: str
-
-    def failed(self, error: ArchscoreError) -> Result:
-        """Its result when it cannot be scored."""
-        return Result(self.position, self.architecture, None, error)
+Item: TypeAlias = tuple[Architecture, str]
+"""An architecture as the caller's iterable held it, and the encoding that is sent."""
 
 
 class Chunk:
@@ -65,7 +49,8 @@ class Chunk:
     def __init__(
         self,
         template: scoring_pb2.ScoreArchitecturesRequest,
-        items: list[Item],
+        space: str,
+        items: dict[int, Item],
         rejected: list[Result],
         retrier: Retrier,
     ) -> None:
@@ -73,17 +58,20 @@ class Chunk:
 
         Args:
             template: the request without architectures.
-            items: architectures to score, all of one space.
+            space: the search space of all architectures.
+            items: architectures to score, by their position in the caller's iterable.
             rejected: results of those that cannot be sent.
             retrier: deadline and pauses of this chunk.
         """
         self.size = len(items) + len(rejected)
         self.rejected = rejected
         self._template = template
-        self._pending = {item.position: item for item in items}
+        self._space = space
+        self._pending = items
         self._retrier = retrier
         self._limit = self.size
-        self._sent: list[Item] = []
+        self._sent: dict[int, Item] = {}
+        self._positions: list[int] = []
         self._refusal: ArchscoreError | None = None
 
     @property
@@ -93,13 +81,14 @@ class Chunk:
 
     def request(self) -> scoring_pb2.ScoreArchitecturesRequest:
         """The next request: what is not answered yet, as far as it may be sent at a time."""
-        self._sent = list(itertools.islice(self._pending.values(), self._limit))
+        self._sent = dict(itertools.islice(self._pending.items(), self._limit))
+        self._positions = list(self._sent)
         self._refusal = None
         request = scoring_pb2.ScoreArchitecturesRequest()
         request.CopyFrom(self._template)
-        add = request.architectures.add
-        for item in self._sent:
-            add(space=item.space, encoding=item.encoding)
+        add, space = request.architectures.add, self._space
+        for _, encoding in self._sent.values():
+            add(space=space, encoding=encoding)
         return request
 
     def timeout(self) -> float:
@@ -109,28 +98,28 @@ class Chunk:
     def answered(self, response: scoring_pb2.ScoreArchitecturesResponse) -> list[Result]:
         """Results out of one message of the stream."""
         results = []
-        sent, pending = self._sent, self._pending
+        positions, pending = self._positions, self._pending
         for message in response.results:
             place = message.index
             # Nothing is handed out twice, whatever a server may send.
-            if place >= len(sent) or (item := pending.pop(sent[place].position, None)) is None:
+            if place >= len(positions) or (item := pending.pop(position := positions[place], None)) is None:
                 continue
             if message.HasField("evaluation"):
-                results.append(Result(item.position, item.architecture, Evaluation(message.evaluation), None))
+                results.append(Result(position, item[0], Evaluation(message.evaluation), None))
                 continue
-            error = _error(item, message)
+            error = _error(position, message)
             if isinstance(error, (UnavailableError, QueueFullError)):
                 self._refusal = error
-                pending[item.position] = item
+                pending[position] = item
             else:
-                results.append(item.failed(error))
+                results.append(Result(position, item[0], None, error))
         if results:
             self._retrier.progressed()
         return results
 
     def ended(self) -> ArchscoreError | None:
         """What was wrong with a stream that ended well, if not everything that was sent is answered now."""
-        left = self._pending and sum(item.position in self._pending for item in self._sent)
+        left = len(self._pending.keys() & self._sent.keys())
         if not left:
             self._limit = min(2 * self._limit, self.size)
             return None
@@ -147,7 +136,7 @@ class Chunk:
         if self.done:
             return 0.0, []
         if error is not self._refusal:  # Which was an answer for one architecture, and relocated as such.
-            relocate(error, {place: item.position for place, item in enumerate(self._sent)})
+            relocate(error, dict(enumerate(self._positions)))
         if isinstance(error, QueueFullError):
             self._limit = max(1, len(self._sent) // 2)
             return self._retrier.postpone(error), []
@@ -156,15 +145,16 @@ class Chunk:
             if self._retrier.reached:
                 # A server that refuses a deadline beforehand says nothing of what it was not asked.
                 refused = error.status is not None and not self._retrier.expired
-                return 0.0, self._give_up(self._sent if refused else list(self._pending.values()), error)
+                return 0.0, self._give_up(self._sent if refused else self._pending, error)
         if error.code == "RESOURCE_EXHAUSTED" and not error.reason and len(self._sent) == 1:
             # Too large for a message by itself: a fault of this architecture.
             too_large = ArchitectureError(error.message, code=error.code, status=error.status)
             return 0.0, self._give_up(self._sent, too_large)
         return self._retrier.outlast(error), []
 
-    def _give_up(self, items: list[Item], error: ArchscoreError) -> list[Result]:
-        return [item.failed(error) for item in items if self._pending.pop(item.position, None) is not None]
+    def _give_up(self, positions: Iterable[int], error: ArchscoreError) -> list[Result]:
+        given_up = {position: self._pending.pop(position) for position in list(positions) if position in self._pending}
+        return [Result(position, architecture, None, error) for position, (architecture, _) in given_up.items()]
 
 
 class Plan:
@@ -211,7 +201,7 @@ class Plan:
         self._timeout = timeout
 
         self._exhausted = False
-        self._held_over: Item | None = None
+        self._held_over: tuple[int, Architecture] | None = None
         self._unfinished = 0
         self._left: dict[Chunk, int] = {}
         self._early: dict[int, Result] = {}
@@ -226,29 +216,33 @@ class Plan:
         """The next chunk, unless enough is in flight or nothing is left."""
         if self._exhausted or len(self._left) >= self._max_in_flight:
             return None
-        items: list[Item] = []
+        items: dict[int, Item] = {}
         rejected: list[Result] = []
         size = 0
-        space = ""
-        for item in self._items():
-            if isinstance(item, Result):
-                rejected.append(item)
+        common = ""
+        space_of_text = DEFAULT_SPACE if self._space is None else self._space
+        for position, architecture in itertools.islice(self._unsent(), self._chunk_size):
+            if type(architecture) is str and architecture.isascii():  # most are, and there are many
+                space, encoding, length = space_of_text, architecture, len(architecture)
             else:
-                encoding = item.encoding
-                size += _FRAMING + (len(encoding) if encoding.isascii() else len(encoding.encode()))
-                if not items:
-                    space = item.space
-                elif size > MAX_CHUNK_BYTES or item.space != space:
-                    self._held_over = item
-                    break
-                items.append(item)
-            if len(items) + len(rejected) == self._chunk_size:
+                try:
+                    space, encoding = architecture_fields(architecture, self._space, position)
+                except ArchitectureError as error:
+                    rejected.append(Result(position, architecture, None, error))
+                    continue
+                length = len(encoding.encode())
+            size += _FRAMING + length
+            if not items:
+                common = space
+            elif size > MAX_CHUNK_BYTES or space != common:
+                self._held_over = position, architecture
                 break
+            items[position] = architecture, encoding
         else:
-            self._exhausted = True
+            self._exhausted = len(items) + len(rejected) < self._chunk_size
         if not items and not rejected:
             return None
-        chunk = Chunk(self._template, items, rejected, Retrier(self._contact, self._timeout))
+        chunk = Chunk(self._template, common, items, rejected, Retrier(self._contact, self._timeout))
         self._left[chunk] = chunk.size
         return chunk
 
@@ -257,8 +251,12 @@ class Plan:
         if not self._ordered:
             self._release(chunk, len(results))
             return results
-        ready = []
+        ready: list[Result] = []
         early, following = self._early, self._next_index
+        in_order = [result.index for result in results] == list(range(following, following + len(results)))
+        if in_order and not early:  # as mostly
+            ready, following = results, following + len(results)
+            results = []
         for result in results:
             if result.index != following:
                 early[result.index] = result
@@ -282,27 +280,17 @@ class Plan:
             del self._left[chunk]
         return released
 
-    def _items(self) -> Iterator[Item | Result]:
-        """What the iterable still holds; architectures that cannot be sent as results already."""
-        if self._held_over is not None:
-            held_over, self._held_over = self._held_over, None
-            yield held_over
-        space_of_text = DEFAULT_SPACE if self._space is None else self._space
-        for position, architecture in self._architectures:
-            if type(architecture) is str and architecture.isascii():  # most are, and there are many
-                yield Item(position, architecture, space_of_text, architecture)
-                continue
-            try:
-                space, encoding = architecture_fields(architecture, self._space, position)
-            except ArchitectureError as error:
-                yield Result(position, architecture, None, error)
-            else:
-                yield Item(position, architecture, space, encoding)
+    def _unsent(self) -> Iterator[tuple[int, Architecture]]:
+        """What the iterable still holds, with positions."""
+        if self._held_over is None:
+            return self._architectures
+        held_over, self._held_over = self._held_over, None
+        return itertools.chain([held_over], self._architectures)
 
 
-def _error(item: Item, message: scoring_pb2.ArchitectureResult) -> ArchscoreError:
+def _error(position: int, message: scoring_pb2.ArchitectureResult) -> ArchscoreError:
     if not message.HasField("error"):
         return ArchscoreError("the server sent neither scores nor an error", code="INTERNAL")
     error = from_status(message.error, of_item=True)
-    relocate(error, {message.index: item.position})
+    relocate(error, {message.index: position})
     return error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from itertools import groupby
+from operator import attrgetter, itemgetter
 
 from google.rpc import code_pb2, status_pb2
 
@@ -45,6 +46,9 @@ from archscore_server.slices import Slices
 _MAX_CHUNK = 256
 #: Known answers that are looked up between two looks at the clock: each takes no longer than a look.
 _STRIDE = 32
+
+_RESULT = itemgetter(1)
+_OUTCOME = attrgetter("outcome", "exceptions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +325,8 @@ class Scoring:
             waiter.leave()
 
     def _count(self, request: ScoringRequest, chunk: list[Numbered]) -> None:
-        for (outcome, exceptions), alike in groupby(chunk, key=_counted_as):  # most are, and so next to each other
+        # Most are alike, and so next to each other.
+        for (outcome, exceptions), alike in groupby(map(_RESULT, chunk), key=_OUTCOME):
             count = len(list(alike))
             self._metrics.architectures_ended(request.space.name, request.proxies, outcome, count, exceptions)
 
@@ -373,11 +378,6 @@ class _Progress:
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:
         self.finish((one.index, _settled(one, waiter)))
-
-
-def _counted_as(numbered: Numbered) -> tuple[ArchitectureOutcome, ProxyOutcomes]:
-    _, result = numbered
-    return result.outcome, result.exceptions
 
 
 def _is_due(deadline: float | None) -> bool:

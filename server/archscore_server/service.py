@@ -93,9 +93,11 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 written = []
                 for index, result in chunk:
                     answer = result.answer
-                    if isinstance(answer, status_pb2.Status):
+                    if isinstance(answer, bytes):
+                        pass
+                    elif isinstance(answer, status_pb2.Status):
                         answer = scoring_pb2.ArchitectureResult(error=answer).SerializeToString()
-                    elif not isinstance(answer, bytes):
+                    else:
                         fingerprint = fingerprint or await self._fingerprint(common)
                         answer = self._write(answer, result, common, fingerprint, encodings[index], answers)
                     written.append(serialized.numbered(index, answer))

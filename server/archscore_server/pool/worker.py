@@ -46,7 +46,7 @@ _MEMORY_SECONDS = 1.0
 
 #: Seconds between two messages with results of one batch: those that come meanwhile go together, since to hand each on
 #: by itself takes the front end and the client a part of the time that a small network takes.
-_GATHERING_SECONDS = 0.1
+_GATHERING_SECONDS = 0.2
 
 _PR_SET_PDEATHSIG = 1
 
