@@ -61,7 +61,7 @@ def test_it_has_nothing_that_the_programs_take_differently(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", [BASE, *VARIANTS])
-def test_its_variables_are_of_the_forms_that_1_29_knows(file: str) -> None:
+def test_its_variables_are_of_two_forms_that_both_know(file: str) -> None:
     text = (ROOT / file).read_text()
     assert text.count("$") == len(re.findall(r"\$\{[A-Z_]+(?::-[^${}]*|:\?[^${}]+)\}", text))
 
