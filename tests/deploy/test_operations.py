@@ -1,4 +1,7 @@
-"""docs/operations.md: its commands run as they are written, on the stack for CPUs; what cannot run here is listed."""
+"""docs/operations.md: its commands run as they are written, on the stack for CPUs, by both programs that it names.
+
+What cannot run here is listed.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,19 @@ def block(word: str) -> str:
     return found
 
 
+@pytest.fixture(params=["cpu_stack", "cpu_stack_v2"], scope="module")
+def stack(request: pytest.FixtureRequest) -> Project:
+    """By docker-compose 1.29 and by Compose v2."""
+    project: Project = request.getfixturevalue(request.param)
+    return project
+
+
 @pytest.fixture
-def shell(cpu_stack: Project, tmp_path: Path) -> Iterator[Shell]:
+def shell(stack: Project, tmp_path: Path) -> Iterator[Shell]:
     """Where somebody types who has COMPOSE_FILE in .env."""
-    yield Shell(cpu_stack, tmp_path)
-    cpu_stack.compose("start", "server")
-    cpu_stack.healthy("server")
+    yield Shell(stack, tmp_path)
+    stack.compose("start", "server")
+    stack.healthy("server")
 
 
 class Shell:
@@ -68,8 +78,8 @@ def test_every_block_is_run_here_or_said_to_be_elsewhere() -> None:
     assert not here & elsewhere
 
 
-def test_the_commands_of_the_runbooks_say_how_it_is(shell: Shell, cpu_stack: Project) -> None:
-    cpu_stack.healthy("server")
+def test_the_commands_of_the_runbooks_say_how_it_is(shell: Shell, stack: Project) -> None:
+    stack.healthy("server")
     commands = [line.partition("#")[0].strip() for line in block("logs --tail").splitlines()]
     said = {command.partition("docker-compose ")[2]: shell.run(command) for command in commands}
     assert re.search(r"server\S* .*Up.*healthy", said["ps"])
@@ -79,24 +89,24 @@ def test_the_commands_of_the_runbooks_say_how_it_is(shell: Shell, cpu_stack: Pro
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`(docker-compose exec [^`]+)`", TEXT.replace("\n", " ")))))
-def test_a_command_within_the_text_runs(shell: Shell, cpu_stack: Project, command: str) -> None:
-    cpu_stack.healthy("server")
+def test_a_command_within_the_text_runs(shell: Shell, stack: Project, command: str) -> None:
+    stack.healthy("server")
     assert shell.run(command)
 
 
-def test_a_backup_is_what_the_store_had(shell: Shell, cpu_stack: Project) -> None:
+def test_a_backup_is_what_the_store_had(shell: Shell, stack: Project) -> None:
     """The commands for a backup and for putting it back: what came in between is gone, what was before is there."""
     before, after = "index:4001", "index:4002"
-    cpu_stack.healthy("server")
+    stack.healthy("server")
     there = _in_file(shell)
-    assert not _is_stored(cpu_stack, before)
+    assert not _is_stored(stack, before)
     eventually(lambda: _in_file(shell) > there)
     shell.run(block("VACUUM"))
-    assert not _is_stored(cpu_stack, after)
+    assert not _is_stored(stack, after)
     shell.run(block("copyfile"))
-    cpu_stack.healthy("server")
-    assert _is_stored(cpu_stack, before)
-    assert not _is_stored(cpu_stack, after)
+    stack.healthy("server")
+    assert _is_stored(stack, before)
+    assert not _is_stored(stack, after)
 
 
 def _is_stored(project: Project, encoding: str) -> bool:

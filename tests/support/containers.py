@@ -81,13 +81,22 @@ def _named_in_compose() -> set[str]:
 class Project:
     """A compose file with a project name and published ports of its own.
 
+    `program` is a docker-compose that is to be taken in place of the one on the PATH.
+
     Attributes:
         name: of the project.
         server: HOST:PORT that the service is published on.
         prometheus: URL that Prometheus is published on.
     """
 
-    def __init__(self, engine: Engine, name: str, file: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        file: Path,
+        environment: Mapping[str, str],
+        program: Path | None = None,
+    ) -> None:
         self.name = name
         self._engine = engine
         self._file = file
@@ -95,6 +104,8 @@ class Project:
         names = ("ARCHSCORE_PUBLISHED_PORT", "PROMETHEUS_PUBLISHED_PORT", "GRAFANA_PUBLISHED_PORT")
         published = {variable: str(port) for variable, port in zip(names, ports, strict=True)}
         self._environment = {**engine.environment, "GRAFANA_ADMIN_PASSWORD": "test", **published, **environment}
+        if program:
+            self._environment["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
         self.server = f"127.0.0.1:{ports[0]}"
         self.prometheus = f"http://127.0.0.1:{ports[1]}"
 
