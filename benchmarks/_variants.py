@@ -27,8 +27,8 @@ from references import tangent_kernel
 Definition = Callable[[Cell, EvaluationConfig, Datasets | None], float]
 """A score of a connected cell."""
 
-#: Images of CIFAR-10, as the data directory names them.
-CIFAR10 = "npz:cifar10_sample1024"
+#: Images of CIFAR-10 and CIFAR-100, as the data directory names them.
+CIFAR10, CIFAR100 = "npz:cifar10_sample1024", "npz:cifar100_sample1024"
 
 #: Nearly the 72 images that TE-NAS takes its kernel of.
 _KERNEL_IMAGES = 64
@@ -182,6 +182,7 @@ def variants(default: EvaluationConfig) -> list[Variant]:
         ),
         Variant("naswot-eval", "eval mode", ("naswot",), default, naswot_eval),
         Variant("cifar10-naswot-eval", "eval mode, CIFAR-10 images", ("naswot",), real, naswot_eval),
+        Variant("cifar100", "CIFAR-100 images", four, replace(default, dataset=CIFAR100, num_classes=100)),
         Variant("seed1", "seed 1", four, replace(default, seed=1)),
         Variant("pytorch", "PyTorch's init", four, torch_init),
         Variant("pytorch-grasp", "PyTorch's init", ("grasp",), torch_init),

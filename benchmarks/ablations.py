@@ -26,7 +26,7 @@ import torch
 from google.protobuf import json_format
 
 from _report import environment, progress
-from _variants import CIFAR10, Variant, variants
+from _variants import CIFAR10, CIFAR100, Variant, variants
 from archscore.spaces.nasbench201 import NUM_CELLS, SPACE, Cell, cells
 from archscore.study._accuracies import Accuracies, read_csv
 from archscore.study._cells import random_cells
@@ -160,7 +160,7 @@ def compared(row: Row, measured: Measured, accuracies: Array, resamples: int) ->
 
 def _tau(values: Array, truth: Array) -> float:
     there = ~np.isnan(values)
-    return tau(values[there], truth[there])
+    return tau(values[there], truth[there]) if there.sum() >= _LEAST else math.nan
 
 
 def samples(measured: Measured, accuracies: Array, resamples: int) -> list[dict[str, Any]]:
@@ -311,7 +311,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--study", type=Path, required=True, metavar="PARQUET", help="scores by the default config")
     parser.add_argument("--accuracies", type=Path, required=True, metavar="CSV", help="test accuracies")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help=f"where {CIFAR10.removeprefix('npz:')}.npz is")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help=f"where {CIFAR10} and {CIFAR100} are")
     parser.add_argument("--scores", type=Path, default=Path("ablations"), metavar="DIR", help="where scores are kept")
     parser.add_argument("--cells", type=int, default=150, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--only", metavar="A,B", help="variants, by the names of their files (default: all)")
