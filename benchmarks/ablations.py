@@ -45,7 +45,13 @@ _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = _ROOT / "docs" / "results-ablations.md"
 _BEGIN, _END = "<!-- begin: written by benchmarks/ablations.py -->", "<!-- end -->"
 _CONFIG = EvaluationConfig()
-_SUMMARISED = ("CIFAR-10 images", "CIFAR-100 images", "kernel: C = 3, N = 1, 3 seeds", "regions: one cell")
+_SUMMARISED = (
+    "CIFAR-10 images",
+    "CIFAR-100 images",
+    "train mode",
+    "kernel: C = 3, N = 1, 3 seeds",
+    "regions: one cell",
+)
 """How the names of variants begin that the summary is about."""
 _LEAST = 3
 """Cells that a tau takes."""
@@ -115,6 +121,7 @@ def rows(measured: Sequence[Variant]) -> list[Row]:
         found += [Row((proxy,), "mean of 3 seeds", (Term(proxy, seeds),)) for proxy in named["seed1"].proxies]
     grasp = (Term("grasp", (DEFAULT,)),)
     found += [
+        Row(("layerwise_naswot",), "train mode", (Term("layerwise_naswot_train", (DEFAULT,)),)),
         Row(("grasp",), "disconnected cells left out", grasp, unscored=None),
         Row(("grasp",), "disconnected cells score 0", grasp, unscored=0.0),
         Row(("grasp",), "disconnected cells score 0, absolute value", grasp, unscored=0.0, transform=abs),
