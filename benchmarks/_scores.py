@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from _report import progress
 from archscore.spaces import Architecture
 from archscore.study._rows import Scores
 from archscore_server.engine import Datasets, Evaluation, EvaluationConfig, evaluate_stacks, proxies
+
+A = TypeVar("A", bound=Architecture)
 
 _EVERY_SECONDS = 30.0
 
@@ -39,18 +41,44 @@ def score(
     Raises:
         ValueError: the file holds scores of other proxies or another config.
     """
-    setting = {
-        "config": asdict(config),
-        "proxies": {name: proxies.get(name).version for name in names},
-    }
+    setting = {"config": asdict(config), "proxies": {name: proxies.get(name).version for name in names}}
+
+    def evaluations(missing: Sequence[Architecture]) -> Iterator[tuple[Architecture, Scores]]:
+        for architecture, evaluation in _evaluations(missing, names, config, data, device):
+            yield (
+                architecture,
+                {
+                    name: own.outcome.value if own.value is None else own.value
+                    for name, own in evaluation.scores.items()
+                },
+            )
+
+    return keep(architectures, setting, evaluations, path=path)
+
+
+def keep(
+    architectures: Sequence[A],
+    setting: Mapping[str, Any],
+    evaluations: Callable[[Sequence[A]], Iterable[tuple[A, Scores]]],
+    *,
+    path: Path | None = None,
+) -> list[Scores]:
+    """Scores architectures in any way, unless the file has their scores already.
+
+    Args:
+        architectures: of one search space.
+        setting: what the scores depend on, in terms of JSON.
+        evaluations: scores architectures; yields each as soon as it is scored.
+        path: JSON lines, first the setting, then one architecture a line, as soon as it is scored.
+
+    Raises:
+        ValueError: the file holds scores of another setting.
+    """
     found = _read(path, json.loads(json.dumps(setting))) if path else {}
     missing = [own for own in architectures if own.format() not in found]
     progress(f"{len(architectures) - len(missing)} architectures are scored, {len(missing)} to go")
     start = latest = time.monotonic()
-    for count, (architecture, evaluation) in enumerate(_evaluations(missing, names, config, data, device), start=1):
-        scores: Scores = {
-            name: own.outcome.value if own.value is None else own.value for name, own in evaluation.scores.items()
-        }
+    for count, (architecture, scores) in enumerate(evaluations(missing), start=1):
         found[architecture.format()] = scores
         if path:
             with path.open("a", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from archscore.spaces.nasbench201 import Cell
 from references import plain_loop
 
-#: Images of the kernel.
+#: Images of the kernel, as archscore takes them.
 IMAGES = 16
 
 
@@ -27,6 +27,7 @@ def condition_number(
     resolution: int,
     num_classes: int,
     seed: int,
+    images: int = IMAGES,
 ) -> float:
     """Largest over smallest eigenvalue of the kernel of the minibatch's first images, as one train-mode batch.
 
@@ -39,16 +40,17 @@ def condition_number(
         resolution: side of an image in pixels.
         num_classes: classes of the classifier.
         seed: seed of weights and data.
+        images: how many of the minibatch the kernel is of.
     """
     network = plain_loop.Network(
         cell.operations, channels=channels, cells_per_stage=cells_per_stage, num_classes=num_classes, seed=seed
     )
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, _ = plain_loop.minibatch(seed, batch_size, resolution, num_classes)
+    minibatch, _ = plain_loop.minibatch(seed, batch_size, resolution, num_classes)
     weights = [
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
     ]
-    objectives = network(images[:IMAGES].contiguous(memory_format=torch.channels_last)).sum(dim=1)
+    objectives = network(minibatch[:images].contiguous(memory_format=torch.channels_last)).sum(dim=1)
     rows = _batched(objectives, weights) if batched else _loop(objectives, weights)
     values = torch.linalg.eigvalsh(rows @ rows.T)
     return float(values[-1] / values[0])

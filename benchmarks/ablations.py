@@ -1,0 +1,411 @@
+"""Why rows of Table 1 differ from the paper's: the same cells under other configs and by other definitions.
+
+    python benchmarks/ablations.py --study docs/results/nasbench201.parquet --accuracies accuracy.csv.gz \
+        --data-dir images --json docs/benchmarks/ablations.json --document
+
+For each variant Kendall's tau with the accuracies, and its difference from the default's on the same cells, with the
+95 % interval over resampled cells. Cells are the first of the study with seed 0, whose file has the default's scores.
+Scores are kept as they come, so a run that was cut off goes on where it was; --report-only takes those there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+from google.protobuf import json_format
+
+from _report import environment, progress
+from _variants import CIFAR10, CIFAR100, Variant, variants
+from archscore.spaces.nasbench201 import NUM_CELLS, SPACE, Cell, cells
+from archscore.study._accuracies import Accuracies, read_csv
+from archscore.study._cells import random_cells
+from archscore.study._file import ScoreFile
+from archscore.study._published import COLUMNS, SOURCE, TAU
+from archscore.study._ranking import Array, Figure, as_ranked, draws, interval, rank_sums, tau
+from archscore.study._rows import Scores
+from archscore_server.engine import Datasets, EvaluationConfig
+from archscore_server.engine.proxies import get
+from archscore_server.responses import config_message
+
+DEFAULT = "default"
+TE_NAS = ("ntk_condition_number", "linear_regions")
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PAGE = _ROOT / "docs" / "results-ablations.md"
+_BEGIN, _END = "<!-- begin: written by benchmarks/ablations.py -->", "<!-- end -->"
+_CONFIG = EvaluationConfig()
+_SUMMARISED = (
+    "CIFAR-10 images",
+    "CIFAR-100 images",
+    "train mode",
+    "kernel: C = 3, N = 1, 3 seeds",
+    "regions: one cell",
+)
+"""How the names of variants begin that the summary is about."""
+_LEAST = 3
+"""Cells that a tau takes."""
+
+Measured = Mapping[str, Sequence[Scores]]
+"""Scores of the first cells by variant; some variants have fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One proxy of a row.
+
+    Attributes:
+        proxy: which.
+        of: the variants that have its scores; of several, the mean counts.
+    """
+
+    proxy: str
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of Table 1, under another config or by another definition.
+
+    Attributes:
+        target: the row of the table.
+        what: how it differs, in words.
+        terms: the proxies whose ranks are summed.
+        unscored: the value of a cell without a score; None leaves it out.
+        transform: applied to scores.
+    """
+
+    target: tuple[str, ...]
+    what: str
+    terms: tuple[Term, ...]
+    unscored: float | None = -math.inf
+    transform: Callable[[float], float] = float
+
+    def values(self, measured: Measured, count: int) -> Array:
+        """What the first `count` cells are ranked by, the higher the better; NaN where one is left out, [count]."""
+        columns = np.stack([self._column(term, measured, count) for term in self.terms], axis=1)
+        return columns[:, 0] if len(self.terms) == 1 else rank_sums(columns)
+
+    def _column(self, term: Term, measured: Measured, count: int) -> Array:
+        higher = get(term.proxy).higher_is_better
+        each = [as_ranked(measured[name][:count], term.proxy, higher_is_better=higher) for name in term.of]
+        mean = np.mean(each, axis=0)
+        scored = np.isfinite(mean)
+        transformed = [self.transform(float(value)) for value in mean[scored]]
+        result = np.full(count, math.nan if self.unscored is None else self.unscored)
+        result[scored] = transformed
+        return result
+
+
+def rows(measured: Sequence[Variant]) -> list[Row]:
+    """What is compared with the default, row by row of Table 1, as far as it was measured."""
+    named = {variant.name: variant for variant in measured}
+    found = [
+        Row((proxy,), variant.what, (Term(proxy, (variant.name,)),))
+        for variant in measured
+        for proxy in variant.proxies
+        if (proxy,) in TAU
+    ]
+    if {"seed1", "seed2"} <= named.keys():
+        seeds = (DEFAULT, "seed1", "seed2")
+        found += [Row((proxy,), "mean of 3 seeds", (Term(proxy, seeds),)) for proxy in named["seed1"].proxies]
+    grasp = (Term("grasp", (DEFAULT,)),)
+    found += [
+        Row(("layerwise_naswot",), "train mode", (Term("layerwise_naswot_train", (DEFAULT,)),)),
+        Row(("grasp",), "disconnected cells left out", grasp, unscored=None),
+        Row(("grasp",), "disconnected cells score 0", grasp, unscored=0.0),
+        Row(("grasp",), "disconnected cells score 0, absolute value", grasp, unscored=0.0, transform=abs),
+    ]
+    if "cifar10-grasp" in named:
+        real = (Term("grasp", ("cifar10-grasp",)),)
+        found.append(Row(("grasp",), "CIFAR-10 images, disconnected cells score 0", real, unscored=0.0))
+    kernels = [variant for variant in measured if "ntk_condition_number" in variant.proxies]
+    regions = Term("linear_regions", ("thin-regions",))
+    for variant in kernels:
+        kernel = Term("ntk_condition_number", (variant.name,))
+        found.append(Row(TE_NAS, f"kernel alone: {variant.what}", (kernel,)))
+    if "thin-regions" in named:
+        what = named["thin-regions"].what
+        found.append(Row(TE_NAS, f"regions alone: {what}", (regions,)))
+        found.append(Row(TE_NAS, f"regions: {what}", (Term("ntk_condition_number", (DEFAULT,)), regions)))
+        for variant in kernels:
+            kernel = Term("ntk_condition_number", (variant.name,))
+            found.append(Row(TE_NAS, f"kernel: {variant.what}; regions: {what}", (kernel, regions)))
+    order = list(TAU)
+    return sorted(found, key=lambda row: order.index(row.target))
+
+
+def default_row(target: tuple[str, ...]) -> Row:
+    """A row as the study has it."""
+    return Row(target, DEFAULT, tuple(Term(proxy, (DEFAULT,)) for proxy in target))
+
+
+def compared(row: Row, measured: Measured, accuracies: Array, resamples: int) -> dict[str, Any]:
+    """Tau of a row, and how far it is from the default's on the same cells; accuracies [n, columns]."""
+    count = min(len(measured[name]) for name in {DEFAULT, *(name for term in row.terms for name in term.of)})
+    ours, default = row.values(measured, count), default_row(row.target).values(measured, count)
+    figures = {}
+    for place, column in enumerate(COLUMNS):
+        truth = accuracies[:count, place]
+        resampled = [
+            _tau(ours[drawn], truth[drawn]) - _tau(default[drawn], truth[drawn])
+            for drawn in draws(count, resamples, seed=0)
+        ]
+        own, of_default = _tau(ours, truth), _tau(default, truth)
+        figures[column] = {
+            "tau": own,
+            "default": of_default,
+            "difference": asdict(interval(own - of_default, resampled)),
+        }
+    return {"row": list(row.target), "variant": row.what, "cells": count, "tau": figures}
+
+
+def _tau(values: Array, truth: Array) -> float:
+    there = ~np.isnan(values)
+    return tau(values[there], truth[there]) if there.sum() >= _LEAST else math.nan
+
+
+def samples(measured: Measured, accuracies: Array, resamples: int) -> list[dict[str, Any]]:
+    """Tau by the default config on all cells of the study and on its halves, for each row of Table 1."""
+    count = len(measured[DEFAULT])
+    parts = {"all": slice(0, count), "first half": slice(0, count // 2), "second half": slice(count // 2, count)}
+    found = []
+    for target in TAU:
+        values = default_row(target).values(measured, count)
+        figures = {
+            part: {
+                column: asdict(_interval(values[own], accuracies[own, place], resamples))
+                for place, column in enumerate(COLUMNS)
+            }
+            for part, own in parts.items()
+        }
+        found.append({"row": list(target), "cells": count, "tau": figures})
+    return found
+
+
+def _interval(values: Array, truth: Array, resamples: int) -> Figure:
+    drawn = draws(len(values), resamples, seed=0)
+    return interval(tau(values, truth), [tau(values[own], truth[own]) for own in drawn])
+
+
+def whole_space(accuracies: Accuracies) -> dict[str, float]:
+    """Tau of the number of parameters on all cells that have accuracies."""
+    every, found = list(cells()), {}
+    sizes = [
+        cell.size(SPACE.network, resolution=_CONFIG.resolution, num_classes=_CONFIG.num_classes).parameters
+        for cell in every
+    ]
+    for column in COLUMNS:
+        places = [place for place, cell in enumerate(every) if cell.index in accuracies[column]]
+        truth = [accuracies[column][every[place].index] for place in places]
+        found[column] = tau(np.array([sizes[place] for place in places], dtype=float), np.array(truth))
+    return found
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The tables of a report."""
+    tables = [_summary(report["rows"], report["samples"]), *_variant_tables(report["rows"])]
+    return "\n\n".join([*tables, _sample_table(report["samples"], report["parameters"])])
+
+
+def _summary(found: Sequence[Mapping[str, Any]], sampled: Sequence[Mapping[str, Any]]) -> str:
+    """Tau by the default on all cells of the study, and what the difference of a variant makes of it."""
+    count = sampled[0]["cells"]
+    by_default = {tuple(own["row"]): [figures["value"] for figures in own["tau"]["all"].values()] for own in sampled}
+    lines = [
+        "### In short",
+        "",
+        f"Kendall's tau on {' / '.join(_titles())}. With it: tau of the default on the {count} cells of the study,",
+        "plus what the variant changed on the cells that have both. Gap: ours less the paper's.",
+        "",
+        f"| row | paper | default, {count} cells | gap | variant | with it | gap |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for own in found:
+        target = tuple(own["row"])
+        if not own["variant"].startswith(_SUMMARISED):
+            continue
+        default = by_default[target]
+        differences = [figure["difference"]["value"] for figure in own["tau"].values()]
+        changed = [value + difference for value, difference in zip(default, differences, strict=True)]
+        paper = TAU[target]
+        lines.append(
+            f"| {_code(target)} | {_three(paper, '.2f')} | {_three(default)} | {_gap(default, paper)} "
+            f"| {own['variant']}, {own['cells']} cells | {_three(changed)} | {_gap(changed, paper)} |"
+        )
+    return "\n".join(lines)
+
+
+def _three(values: Sequence[float], form: str = ".3f") -> str:
+    return " / ".join(f"{value:{form}}" for value in values)
+
+
+def _gap(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    return _three([own - other for own, other in zip(ours, theirs, strict=True)], "+.2f")
+
+
+def _variant_tables(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    for target in dict.fromkeys(tuple(own["row"]) for own in found):
+        lines = [
+            f"### {_code(target)}",
+            "",
+            f"| variant | cells |{''.join(f' {name} | difference |' for name in _titles())}",
+            "|---" * (2 + 2 * len(COLUMNS)) + "|",
+        ]
+        paper = "".join(f" {value:.2f} | |" for value in TAU[target])
+        lines.append(f"| paper | {NUM_CELLS:,} |{paper}")
+        own_rows = [own for own in found if tuple(own["row"]) == target]
+        for count in sorted({own["cells"] for own in own_rows}, reverse=True):
+            same = [own for own in own_rows if own["cells"] == count]
+            default = "".join(f" {figure['default']:.3f} | |" for figure in same[0]["tau"].values())
+            lines.append(f"| default | {count} |{default}")
+            for own in same:
+                figures = "".join(
+                    f" {figure['tau']:.3f} | {_difference(figure['difference'])} |" for figure in own["tau"].values()
+                )
+                lines.append(f"| {own['variant']} | {count} |{figures}")
+        yield "\n".join(lines)
+
+
+def _sample_table(found: Sequence[Mapping[str, Any]], parameters: Mapping[str, float]) -> str:
+    count = found[0]["cells"]
+    lines = [
+        "### The sample",
+        "",
+        f"The default config on the {count} cells that the study had, and on the first and second half of them alone.",
+        "",
+        f"| proxy |{''.join(f' {name}: paper | all | halves |' for name in _titles())}",
+        "|---" * (1 + 3 * len(COLUMNS)) + "|",
+    ]
+    for own in found:
+        figures = ""
+        for column, paper in zip(COLUMNS, TAU[tuple(own["row"])], strict=True):
+            whole, first, second = (own["tau"][part][column] for part in ("all", "first half", "second half"))
+            figures += (
+                f" {paper:.2f} | {whole['value']:.3f} [{whole['low']:.3f}, {whole['high']:.3f}] |"
+                f" {first['value']:.3f}, {second['value']:.3f} |"
+            )
+        lines.append(f"| {_code(own['row'])} |{figures}")
+    known = ", ".join(f"{parameters[column]:.3f}" for column in COLUMNS)
+    lines += ["", f"`parameters` on all {NUM_CELLS:,} cells, computed from the encodings: {known}."]
+    return "\n".join(lines)
+
+
+def _code(target: Sequence[str]) -> str:
+    return f"`{' + '.join(target)}`"
+
+
+def _titles() -> Sequence[str]:
+    return "CIFAR-10", "CIFAR-100", "ImageNet16-120"
+
+
+def _difference(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]"
+
+
+def document(report: Mapping[str, Any]) -> None:
+    """Puts the tables of a report into the documentation."""
+    before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise RuntimeError(f"{_PAGE} has no place for the tables: {_BEGIN} ... {_END}")
+    _PAGE.write_text(f"{before}{_BEGIN}\n\n{markdown(report)}\n\n{_END}{after}", encoding="utf-8")
+
+
+def measure(chosen: Sequence[Variant], options: argparse.Namespace) -> dict[str, list[Scores]]:
+    """Scores of the first cells by the default config, from the study, and by each variant that has any."""
+    order = random_cells(NUM_CELLS, seed=0)
+    found = {DEFAULT: study_scores(options.study, order)}
+    data = Datasets(options.data_dir) if options.data_dir else None
+    options.scores.mkdir(parents=True, exist_ok=True)
+    for variant in chosen:
+        path = options.scores / f"{variant.name}.jsonl"
+        kept = path.read_text(encoding="utf-8").count("\n") - 1 if path.exists() else 0
+        count = min(kept if options.report_only else options.cells, len(found[DEFAULT]))
+        if count >= _LEAST:
+            progress(f"{variant.name}: {variant.what}")
+            found[variant.name] = variant.score(order[:count], options.scores, data)
+    return found
+
+
+def study_scores(path: Path, order: Sequence[Cell]) -> list[Scores]:
+    """Scores by the default config of the first cells in an order, as far as a study has them.
+
+    Raises:
+        ValueError: the study is of another config or order, or has too few cells.
+    """
+    study = ScoreFile.read(path)
+    config = json_format.MessageToDict(config_message(_CONFIG, SPACE))
+    if study.setting.seed != 0 or study.setting.config != config:
+        raise ValueError(f"{path} is not of seed 0 and the config {json.dumps(config)}")
+    known = itertools.takewhile(lambda cell: cell.index in study.rows, order)
+    found = [study.rows[cell.index].scores for cell in known]
+    if len(found) < _LEAST:
+        raise ValueError(f"{path} has the first {len(found)} cells; {_LEAST} are needed")
+    return found
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--study", type=Path, required=True, metavar="PARQUET", help="scores by the default config")
+    parser.add_argument("--accuracies", type=Path, required=True, metavar="CSV", help="test accuracies")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help=f"where {CIFAR10} and {CIFAR100} are")
+    parser.add_argument("--scores", type=Path, default=Path("ablations"), metavar="DIR", help="where scores are kept")
+    parser.add_argument("--cells", type=int, default=150, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--only", metavar="A,B", help="variants, by the names of their files (default: all)")
+    parser.add_argument("--report-only", action="store_true", help="score nothing more")
+    parser.add_argument("--resamples", type=int, default=500, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of torch")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--document", action="store_true", help=f"write {_PAGE.relative_to(_ROOT)}")
+    options = parser.parse_args(argv)
+    options.variants = variants(_CONFIG)
+    if options.only:
+        wanted = options.only.split(",")
+        unknown = set(wanted) - {variant.name for variant in options.variants}
+        if unknown:
+            parser.error(f"unknown variants: {', '.join(sorted(unknown))}")
+        options.variants = [variant for variant in options.variants if variant.name in wanted]
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Scores, compares, reports."""
+    options = arguments(argv)
+    torch.set_num_threads(options.threads)
+    by_column = read_csv(options.accuracies)
+    measured = measure(options.variants, options)
+    order = random_cells(len(measured[DEFAULT]), seed=0)
+    accuracies = np.array([[by_column[column][cell.index] for column in COLUMNS] for cell in order])
+    present = [variant for variant in options.variants if variant.name in measured]
+    report = {
+        "environment": environment(scipy=scipy.__version__),
+        "paper": SOURCE,
+        "default": asdict(_CONFIG),
+        "variants": {variant.name: asdict(variant.config) for variant in present},
+        "resamples": options.resamples,
+        "rows": [compared(row, measured, accuracies, options.resamples) for row in rows(present)],
+        "samples": samples(measured, accuracies, options.resamples),
+        "parameters": whole_space(by_column),
+    }
+    print(markdown(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.document:
+        document(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
