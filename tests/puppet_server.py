@@ -30,7 +30,17 @@ from grpc_status import rpc_status
 
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 
-PROXIES = ("flops", "naswot", "parameters", "ssnr", "tcet")
+PROXIES = (
+    "flops",
+    "layerwise_naswot_train",
+    "naswot",
+    "parameters",
+    "ssnr",
+    "ssnr_grad",
+    "tcet",
+    "tcet_grad",
+    "tcet_log",
+)
 PAGE_SIZE = 2
 
 

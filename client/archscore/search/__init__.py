@@ -22,16 +22,17 @@ from archscore.search._elimination import Elimination
 from archscore.search._evolution import RegularisedEvolution
 from archscore.search._history import History, Ranked
 from archscore.search._local import LocalSearch
-from archscore.search._objective import DEFAULT_OBJECTIVE, TE_NAS, Objective
+from archscore.search._objective import CELL_OBJECTIVE, DEFAULT_OBJECTIVE, TE_NAS, Objective
 from archscore.search._random import RandomSearch
 from archscore.search._record import Record
 from archscore.search._run import run_search
 from archscore.search._scorer import Scorer
 from archscore.search._screening import Screening
-from archscore.search._settings import Settings, default_strategy
+from archscore.search._settings import Settings, default_proxies, default_strategy
 from archscore.search._strategy import Strategy
 
 __all__ = [
+    "CELL_OBJECTIVE",
     "DEFAULT_OBJECTIVE",
     "TE_NAS",
     "Constraints",
@@ -49,6 +50,7 @@ __all__ = [
     "Screening",
     "Settings",
     "Strategy",
+    "default_proxies",
     "default_strategy",
     "run_search",
 ]

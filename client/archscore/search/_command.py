@@ -18,12 +18,12 @@ from archscore.search._elimination import Elimination
 from archscore.search._evolution import RegularisedEvolution
 from archscore.search._history import History, Ranked
 from archscore.search._local import LocalSearch
-from archscore.search._objective import DEFAULT_OBJECTIVE
+from archscore.search._objective import CELL_OBJECTIVE, DEFAULT_OBJECTIVE
 from archscore.search._record import OK
 from archscore.search._results import scored, summary, write_results
 from archscore.search._run import run_search
 from archscore.search._screening import Screening
-from archscore.search._settings import DEFAULT_BATCH, STRATEGIES, Settings, default_strategy
+from archscore.search._settings import DEFAULT_BATCH, STRATEGIES, Settings, default_proxies, default_strategy
 from archscore.search._strategy import Strategy
 from archscore.spaces import SPACES, zennas
 
@@ -58,9 +58,9 @@ def add_parser(
     parser.add_argument("--space", choices=sorted(SPACES), default="nasbench201", help="(default: %(default)s)")
     parser.add_argument(
         "--proxy",
-        default=",".join(DEFAULT_OBJECTIVE),
         metavar="A,B,...",
-        help="what to search for: a proxy, or several by their rank sum (default: %(default)s)",
+        help="what to search for: a proxy, or several by their rank sum "
+        f"(default for cells: {','.join(CELL_OBJECTIVE)}; else {','.join(DEFAULT_OBJECTIVE)})",
     )
     parser.add_argument("--config", metavar="JSON", help="an EvaluationConfig in the proto3 JSON mapping")
     parser.add_argument(
@@ -121,7 +121,7 @@ def search(client: Client, arguments: argparse.Namespace) -> int:
     settings = Settings(
         space=arguments.space,
         evaluations=arguments.evaluations,
-        proxies=_names(arguments.proxy),
+        proxies=default_proxies(arguments.space) if arguments.proxy is None else _names(arguments.proxy),
         strategy=_strategy(arguments),
         constraints=_constraints(arguments),
         seed=arguments.seed,

@@ -12,7 +12,7 @@ from archscore.search._constraints import Constraints
 from archscore.search._elimination import Elimination
 from archscore.search._evolution import RegularisedEvolution
 from archscore.search._local import LocalSearch
-from archscore.search._objective import DEFAULT_OBJECTIVE
+from archscore.search._objective import CELL_OBJECTIVE, DEFAULT_OBJECTIVE
 from archscore.search._random import RandomSearch
 from archscore.search._screening import Screening
 from archscore.search._strategy import Strategy
@@ -87,6 +87,11 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def default_strategy(space: str) -> Strategy:
     """How a space is searched if nothing is said."""
     return Elimination() if space == zennas.SPACE.name else RegularisedEvolution()
+
+
+def default_proxies(space: str) -> tuple[str, ...]:
+    """What is searched for in a space if nothing is said."""
+    return CELL_OBJECTIVE if space == nasbench201.SPACE.name else DEFAULT_OBJECTIVE
 
 
 def _words(value: object) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 import puppet_server
 from archscore import cli
-from archscore.search import _results
+from archscore.search import CELL_OBJECTIVE, DEFAULT_OBJECTIVE, _results
 from archscore.spaces import nasbench201
 from puppet_server import MALFORMED, Puppet
 
@@ -109,6 +109,15 @@ def test_defaults(archscore_cli, tmp_path):
     assert len(records) == 40
     assert "40/40" in err
     assert f"results are in {directory.relative_to(tmp_path)}" in err
+
+
+@pytest.mark.parametrize(("space", "proxies"), [("nasbench201", CELL_OBJECTIVE), ("zennas", DEFAULT_OBJECTIVE)])
+def test_default_objective(archscore_cli, space, proxies):
+    code, out, _ = archscore_cli("search", "--space", space, "--evaluations", "8", "--json")
+    assert code == cli.EXIT_OK
+    summary = json.loads(out)
+    assert summary["settings"]["proxies"] == list(proxies)
+    assert set(summary["best"][0]["scores"]) == set(proxies)
 
 
 def test_zennas_has_the_budget_of_the_published_search(archscore_cli, tmp_path):
