@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import itertools
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,15 @@ def test_breaking_out_of_the_loop_leaves_no_threads(target, puppet):
         assert puppet.abandoned.wait(10)
 
 
+@pytest.fixture
+def interruptible():
+    """Has SIGINT raise KeyboardInterrupt. Whoever runs the tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_just_before_a_wait_ends_it(target, puppet):
     """A signal that comes between two instructions of the main thread is only noted, and wakes up nobody."""
     puppet.gate.clear()
