@@ -26,6 +26,8 @@ from support.process import ServerProcess, marked, server_process
 CONFIG = {"batchSize": 8, "resolution": 16, "nasbench201": {"channels": 4, "cellsPerStage": 1}}
 PROXIES = ("tcet", "snip")
 CELLS = [cell for cell in map(nasbench201.from_index, range(0, 15_000, 40)) if cell.connected]
+#: Results that one message has at most: those of a batch of small networks.
+MESSAGE = 32
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +83,10 @@ def test_score_many_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
     before, after = values(results), values(again)
     assert all(before[index] == pytest.approx(after[index], rel=1e-4) for index in range(len(CELLS)))
     computed_again = {result.index for result in again if not result.evaluation.scores["tcet"].stored}
-    assert computed_again <= {result.index for result, moment in timed if moment >= killed - 1}
+    late = {result.index for result, moment in timed if moment >= killed - 1}
+    # A message has several results: the client may have had some that were not taken from it yet.
+    in_hand = set(range(len(timed), len(timed) + MESSAGE))
+    assert computed_again <= late | in_hand
     assert count_scores(store) == len(CELLS) * len(PROXIES)
 
 

@@ -225,7 +225,8 @@ def counted(server: Server) -> dict[tuple[str, ...], float]:
 async def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
     monkeypatch.setenv(matrix_engine.VARIABLE, str(tmp_path))
     limits = Limits(max_queued_architectures=6, max_bytes=2**40)
-    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, limits=limits, store=tmp_path / "scores")
+    # Batches of a size that does not depend on how quickly the first of them ended.
+    settings = Settings(port=0, metrics_port=0, batch_delay=0.0, max_batch=4, limits=limits, store=tmp_path / "scores")
 
     def make_pool(_: Settings, observer: PoolObserver) -> LocalPool:
         return LocalPool(device="cpu", workers=1, threads=1, load=matrix_engine.MatrixEngine, observer=observer)
