@@ -33,19 +33,20 @@ def archscore_cli(target, capsys, monkeypatch):
     return run
 
 
+#: Whoever runs the tests in the background may have it ignored, which is inherited.
+HEED_SIGINT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 @pytest.fixture
 def start_process():
     """Runs a command in a process of its own, which does not outlive the test."""
     started = []
 
     def start(*arguments, close=None, **kwargs):
-        def prepare():
-            # Whoever runs the tests in the background may have it ignored, which is inherited.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if close is not None:
-                os.close(close)
-
-        command = [sys.executable, "-c", "import sys; from archscore.cli import main; sys.exit(main())", *arguments]
+        # Not in a preexec_fn: gRPC's threads do not survive the fork that one takes, and may abort the child.
+        command = [sys.executable, "-c", f"{HEED_SIGINT}; from archscore.cli import main; sys.exit(main())", *arguments]
+        if close is not None:
+            command = ["sh", "-c", f'exec "$@" {close}>&-', "sh", *command]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
             command,
@@ -53,7 +54,6 @@ def start_process():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=prepare,  # noqa: PLW1509
             **kwargs,
         )
         started.append(process)

@@ -45,13 +45,12 @@ def start_search(tmp_path):
     started = []
 
     def start(address, output, *arguments):
-        def prepare():
-            # Whoever runs the tests in the background may have it ignored, which is inherited.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
+        # Whoever runs the tests in the background may have SIGINT ignored, which is inherited. Not in a preexec_fn:
+        # gRPC's threads do not survive the fork that one takes, and may abort the child.
+        heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
         # Without plots and Parquet, which take seconds.
-        without = "import sys; sys.modules.update(matplotlib=None, pyarrow=None)"
-        script = f"{without}; from archscore.cli import main; sys.exit(main())"
+        without = "sys.modules.update(matplotlib=None, pyarrow=None)"
+        script = f"{heed}; {without}; from archscore.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", script, "search", "--server", address, "--output", str(output), *arguments]
         process = subprocess.Popen(
             command,
@@ -59,7 +58,6 @@ def start_search(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=prepare,  # noqa: PLW1509
         )
         started.append(process)
         return process
