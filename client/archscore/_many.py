@@ -202,7 +202,6 @@ class Plan:
 
         self._exhausted = False
         self._held_over: tuple[int, Architecture] | None = None
-        self._unfinished = 0
         self._left: dict[Chunk, int] = {}
         self._early: dict[int, Result] = {}
         self._next_index = 0

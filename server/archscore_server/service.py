@@ -93,11 +93,9 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
                 written = []
                 for index, result in chunk:
                     answer = result.answer
-                    if isinstance(answer, bytes):
-                        pass
-                    elif isinstance(answer, status_pb2.Status):
+                    if isinstance(answer, status_pb2.Status):
                         answer = scoring_pb2.ArchitectureResult(error=answer).SerializeToString()
-                    else:
+                    elif not isinstance(answer, bytes):
                         fingerprint = fingerprint or await self._fingerprint(common)
                         answer = self._write(answer, result, common, fingerprint, encodings[index], answers)
                     written.append(serialized.numbered(index, answer))

@@ -155,7 +155,11 @@ async def test_not_started_yet(request_of):
 
 
 async def test_merges_equal_architectures_of_a_request(served):
-    results = await results_of(served.stub.ScoreArchitectures(many(["index:7"] * 50), timeout=TIMEOUT))
+    served.pool.gate.clear()  # else the first may have ended before the last is looked at
+    asking = asyncio.create_task(results_of(served.stub.ScoreArchitectures(many(["index:7"] * 50), timeout=TIMEOUT)))
+    await eventually(lambda: served.metric("archscore_merged_total") == 49)
+    served.pool.gate.set()
+    results = await asking
     assert len({result.evaluation.scores[0].value for result in results.values()}) == 1
     assert len(served.pool.evaluated) == 1
     assert served.metric("archscore_merged_total") == 49
