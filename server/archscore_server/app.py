@@ -22,6 +22,7 @@ from archscore_server.datasets import Catalogue
 from archscore_server.engine import Datasets
 from archscore_server.engine import proxies as registry
 from archscore_server.health import Health
+from archscore_server.idle_memory import give_back_when_idle
 from archscore_server.interceptor import CallInterceptor
 from archscore_server.library import Library, RecordingPool
 from archscore_server.metrics import Metrics, MetricsPage
@@ -88,6 +89,7 @@ class Server:
         self._health_grpc = self._grpc_server(Authentication(None, certificates=False))
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._health_grpc)
         self._page: MetricsPage | None = None
+        self._giving_back: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Answers from the first moment on (health and lists at once), and returns when it scores.
@@ -113,6 +115,7 @@ class Server:
             raise StartError(f"the workers cannot start: {error}") from error
         self.metrics.pool_started(self._pool.info)
         self._scoring.open()
+        self._giving_back = asyncio.create_task(give_back_when_idle(self._scoring.idle))
         await self._health.open()
 
     async def leave(self) -> None:
@@ -128,6 +131,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stops: what has no result yet is answered UNAVAILABLE."""
+        if self._giving_back:
+            self._giving_back.cancel()
         self._scoring.close()
         await self._health.close()
         await self._scheduler.stop()

@@ -51,13 +51,16 @@ GOLDEN: Final = next(case for case in cases() if (case["batch_size"], case.get("
 
 #: Part of the inputs before it is first looked at what a process holds: caches fill, and libraries start threads.
 WARM_UP: Final = 0.2
-#: Bytes that a server may grow by afterwards. In this process there are the callers too, and a store without bound.
+#: Bytes that front end and worker may each grow by afterwards, at rest. In this process there are the callers too, and
+#: a store without bound.
 SLACK: Final = 32 * 2**20
 SLACK_HERE: Final = 128 * 2**20
 #: Threads that gRPC's own pool may have more afterwards: it grows with load, and shrinks in its own time.
 MORE_THREADS: Final = 4
 #: Seconds in which what was begun has to end.
 REST: Final = 60.0
+#: Seconds after which front end and workers have given back the memory that is free.
+GIVING_BACK: Final = 8.0
 
 Progress = Callable[[Tally], None]
 
@@ -127,6 +130,7 @@ def fuzz_process(
             warm_up = round(inputs * WARM_UP)
             tally = asyncio.run(part(server.address, first, warm_up))
             before = _at_rest(server, None)
+            workers_before = _workers_resident(server)
             rest = asyncio.run(part(server.address, first + warm_up, inputs - warm_up))
             after = _at_rest(server, before)
             tally.add(rest)
@@ -137,6 +141,7 @@ def fuzz_process(
             if after.children != before.children:
                 tally.violation(f"{after.children} child processes, not {before.children}")
             _growth(tally, before.resident, after.resident)
+            _growth(tally, workers_before, _workers_resident(server), of="workers")
             tally.notes["reference scores"] = _check_golden(server.address, tally)
             code = server.stop()
             if code:
@@ -176,10 +181,16 @@ def _check_log(text: str, tally: Tally) -> None:
             tally.violation(f"the log has: {text[found.start() : found.start() + 500]!r}")
 
 
-def _growth(tally: Tally, before: int, after: int, slack: int = SLACK) -> None:
-    tally.notes["MiB before"], tally.notes["MiB after"] = round(before / 2**20), round(after / 2**20)
+def _workers_resident(server: ServerProcess) -> int:
+    """Resident memory of the worker, which has been idle for a while."""
+    return sum(map(resident_bytes, server.workers()))
+
+
+def _growth(tally: Tally, before: int, after: int, slack: int = SLACK, of: str = "") -> None:
+    name = f"MiB of {of}" if of else "MiB"
+    tally.notes[f"{name} before"], tally.notes[f"{name} after"] = round(before / 2**20), round(after / 2**20)
     if after - before > slack:
-        tally.violation(f"memory grew by {(after - before) / 2**20:.0f} MiB")
+        tally.violation(f"memory{f' of {of}' if of else ''} grew by {(after - before) / 2**20:.0f} MiB")
 
 
 async def _rests(at_rest: Callable[[], bool]) -> bool:
@@ -195,6 +206,7 @@ async def _rests(at_rest: Callable[[], bool]) -> bool:
 def _at_rest(server: ServerProcess, before: Holdings | None) -> Holdings:
     """What a server holds once it holds no more than before, or twice the same, or after a while."""
     late = time.monotonic() + REST
+    time.sleep(GIVING_BACK)
     last: Holdings | None = None
     while True:
         time.sleep(1)

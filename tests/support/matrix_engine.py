@@ -51,6 +51,9 @@ class MatrixEngine:
     def check(self) -> None:
         """The device is never broken."""
 
+    def rest(self) -> None:
+        """There is nothing to give back."""
+
     def _lists(self, name: str, indices: Sequence[int]) -> bool:
         path = self._directory / name
         return path.exists() and bool(set(map(int, path.read_text().split())) & set(indices))

@@ -7,10 +7,10 @@ larger piece to the system at once.
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import os
 from typing import Final
+
+from archscore_server import glibc
 
 #: Parameters of mallopt.
 _TRIM_THRESHOLD: Final = -1
@@ -41,7 +41,7 @@ class Allocator:
     def suit(self, predicted: int) -> None:
         """Prepares for an evaluation of so many bytes."""
         gaps = predicted <= self._large
-        library = _glibc()
+        library = glibc.library()
         if gaps == self._gaps or library is None:
             return
         self._gaps = gaps
@@ -49,14 +49,4 @@ class Allocator:
         library.mallopt(_MMAP_THRESHOLD, size)
         library.mallopt(_TRIM_THRESHOLD, 2 * size)
         if not gaps:
-            library.malloc_trim(0)
-
-
-@functools.cache
-def _glibc() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL("libc.so.6")
-        library.malloc_trim.argtypes = [ctypes.c_size_t]
-    except (OSError, AttributeError):
-        return None
-    return library
+            glibc.give_back()

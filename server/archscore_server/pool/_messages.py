@@ -70,6 +70,10 @@ class Engine(Protocol):
         """Raises if the process can compute no more. Asked after an evaluation that raised."""
         ...
 
+    def rest(self) -> None:
+        """Gives back the memory that it only keeps for the next batch, since none has come for a while."""
+        ...
+
 
 #: Loads an engine for a kind of device, a number of CPU threads and a data directory. Sent by name: a function or class
 #: of a module.

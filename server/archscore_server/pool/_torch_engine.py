@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
+from archscore_server import glibc
 from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
 from archscore_server.engine.stack_sizes import DEFAULTS, Machine, StackSizes, Workload
 from archscore_server.engine.statistics import Pass
@@ -140,6 +141,14 @@ class TorchEngine:
             import torch
 
             torch.cuda.synchronize()
+
+    def rest(self) -> None:
+        """Gives back memory that torch and the C library keep for the next batch."""
+        if self._device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        glibc.give_back()
 
     def _passed(self, name: Pass, seconds: float) -> None:
         self._pass_seconds[name.value] += seconds

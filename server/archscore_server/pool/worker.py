@@ -48,6 +48,9 @@ _MEMORY_SECONDS = 1.0
 #: by itself takes the front end and the client a part of the time that a small network takes.
 _GATHERING_SECONDS = 0.2
 
+#: Seconds without a batch after which the memory that is kept for the next one is given back.
+_REST_SECONDS = 2.0
+
 _PR_SET_PDEATHSIG = 1
 
 EvaluatedStack = Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]
@@ -81,9 +84,13 @@ class Channel:
         threading.Thread(target=self._listen, args=(source,), name="listen", daemon=True).start()
         threading.Thread(target=self._hand_on, name="hand-on", daemon=True).start()
 
-    def receive(self) -> Any:
-        """The next message; waits for it."""
-        return self._inbox.get()
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; waits for it, so many seconds, or as long as it takes.
+
+        Raises:
+            queue.Empty: none came in time.
+        """
+        return self._inbox.get(timeout=timeout)
 
     def send(self, message: object) -> None:
         """Sends a message, and before it the results that wait. Threads may send at once: messages never mix."""
@@ -183,6 +190,14 @@ def memory_of(engine: Engine) -> Memory | None:
         return None
 
 
+def rest(engine: Engine) -> None:
+    """Has the engine give back memory; a device that cannot is found broken by the next batch."""
+    try:
+        engine.rest()
+    except Exception as error:  # noqa: BLE001 -- as above
+        _logger.debug("cannot give memory back: %s", error)
+
+
 def main() -> None:
     """Loads the engine that the first message names, says hello, and runs batches for ever."""
     # A terminal or a service manager signals the whole group; when workers end is the front end's decision.
@@ -203,7 +218,11 @@ def main() -> None:
     channel.send(engine.hello)
     while True:
         channel.memory = partial(memory_of, engine)
-        batch = channel.receive()
+        try:
+            batch = channel.receive(_REST_SECONDS)
+        except queue.Empty:
+            rest(engine)
+            batch = channel.receive()
         channel.memory = None
         run_batch(engine, batch, channel)
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from archscore_server.pool._allocator import _glibc
+from archscore_server import glibc
 
-pytestmark = pytest.mark.skipif(_glibc() is None, reason="the C library is not glibc")
+pytestmark = pytest.mark.skipif(glibc.library() is None, reason="the C library is not glibc")
 
 #: Frees every second of many pieces: what is between them cannot be returned unless each is the system's own.
 SCRIPT = """

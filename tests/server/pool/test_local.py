@@ -209,6 +209,17 @@ async def test_workers_say_what_memory_they_use_while_they_are_busy(start: Start
     assert set(readiness.memory) == {(0, "cpu")}
 
 
+async def test_a_worker_that_has_nothing_to_do_gives_back_what_it_keeps_for_the_next_batch(start: Start) -> None:
+    readiness = Readiness()
+    pool = await start(observer=readiness, heartbeat_timeout=SILENCE)
+    await pool.run(batch("tcet", 1), Results())
+    assert readiness.memory[0, "cpu"].device_used == 2
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: readiness.memory[0, "cpu"].device_used == 0)
+    await pool.run(batch("tcet", 1), Results())
+    assert readiness.memory[0, "cpu"].device_used == 2
+
+
 async def test_before_the_start_there_is_no_info() -> None:
     with pytest.raises(RuntimeError, match="not started"):
         _ = LocalPool(device="cpu", load=PuppetEngine).info
