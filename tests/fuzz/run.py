@@ -51,8 +51,9 @@ GOLDEN: Final = next(case for case in cases() if (case["batch_size"], case.get("
 
 #: Part of the inputs before it is first looked at what a process holds: caches fill, and libraries start threads.
 WARM_UP: Final = 0.2
-#: Bytes that a front end may grow by afterwards, at rest. In this process there are the callers too, and a store without
-#: bound. A worker's caches take minibatches and streams of weights for every seed that is asked for, up to 320 MiB.
+#: Bytes that a front end may grow by afterwards, at rest. In this process there are the callers too, and a store
+#: without bound. A worker's caches take minibatches and streams of weights for every seed that is asked for, up to
+#: 320 MiB.
 SLACK: Final = 32 * 2**20
 SLACK_HERE: Final = 128 * 2**20
 SLACK_WORKERS: Final = 64 * 2**20
