@@ -119,8 +119,24 @@ def test_a_study_of_something_else_and_unknown_variants_are_refused(run, tmp_pat
     other = write_study(
         tmp_path / "other.parquet", EvaluationConfig(batch_size=4, resolution=8, network=CONFIG.network)
     )
-    with pytest.raises(ValueError, match="is not of seed 0 and the config"):
+    with pytest.raises(ValueError, match="is not of the config"):
         run("--study", str(other))
+
+
+def test_a_study_of_all_cells(run, inputs, monkeypatch):
+    study = inputs[inputs.index("--study") + 1]
+    with pytest.raises(ValueError, match="has 6 of 15,625"):
+        run("--report-only", "--whole", study)
+    monkeypatch.setattr(ablations, "cells", lambda: CELLS)
+    report, printed = run("--report-only", "--whole", study)
+    of_sample = {
+        tuple(own["row"]): {column: figure["value"] for column, figure in own["tau"]["all"].items()}
+        for own in report["samples"]
+    }
+    assert {(proxy,): own for proxy, own in report["whole_space"].items()} == {
+        target: own for target, own in of_sample.items() if len(target) == 1
+    }
+    assert f"| `synflow` | 0.54 | {of_sample[('synflow',)][COLUMNS[0]]:.3f} |" in printed
 
 
 def test_what_has_no_score_and_what_is_averaged():
