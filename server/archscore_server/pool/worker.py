@@ -194,7 +194,7 @@ def rest(engine: Engine) -> None:
     """Has the engine give back memory; a device that cannot is found broken by the next batch."""
     try:
         engine.rest()
-    except Exception as error:  # noqa: BLE001 -- as above
+    except Exception as error:  # noqa: BLE001 -- a device that fails shows where it is computed with
         _logger.debug("cannot give memory back: %s", error)
 
 
