@@ -37,6 +37,7 @@ from archscore.study._rows import Scores
 from archscore_server.engine import Datasets, EvaluationConfig
 from archscore_server.engine.proxies import get
 from archscore_server.responses import config_message
+from rank_published import read_published
 
 DEFAULT = "default"
 TE_NAS = ("ntk_condition_number", "linear_regions")
@@ -53,6 +54,10 @@ _SUMMARISED = (
     "regions: one cell",
 )
 """How the names of variants begin that the summary is about."""
+_PUBLISHED = ("grad_norm", "grasp", "snip", "synflow")
+"""Proxies whose published scores are looked at."""
+_DATASETS = dict(zip(COLUMNS, ("cifar10", "cifar100", "ImageNet16-120"), strict=True))
+"""What the published scores call the images of a column."""
 _LEAST = 3
 """Cells that a tau takes."""
 
@@ -223,6 +228,19 @@ def whole_space(accuracies: Accuracies, study: ScoreFile | None) -> dict[str, di
     return found
 
 
+def published(path: Path, accuracies: Accuracies, resamples: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Tau of scores that others have published, on the images of each column; by proxy and column, with the cells."""
+    found: dict[str, dict[str, dict[str, Any]]] = {proxy: {} for proxy in _PUBLISHED}
+    for column, dataset in _DATASETS.items():
+        scored, scores = read_published(path, _PUBLISHED, dataset)
+        there = [place for place, cell in enumerate(scored) if cell.index in accuracies[column]]
+        truth = np.array([accuracies[column][scored[place].index] for place in there])
+        for proxy, values in scores.items():
+            finite = np.nan_to_num(np.array(values)[there], nan=-math.inf)
+            found[proxy][column] = {"cells": len(there), **asdict(_interval(finite, truth, resamples))}
+    return found
+
+
 def _parameters(cell: Cell) -> int:
     return cell.size(SPACE.network, resolution=_CONFIG.resolution, num_classes=_CONFIG.num_classes).parameters
 
@@ -230,7 +248,10 @@ def _parameters(cell: Cell) -> int:
 def markdown(report: Mapping[str, Any]) -> str:
     """The tables of a report."""
     tables = [_summary(report["rows"], report["samples"]), *_variant_tables(report["rows"])]
-    return "\n\n".join([*tables, _sample_table(report["samples"]), _whole_table(report["whole_space"])])
+    tables += [_sample_table(report["samples"]), _whole_table(report["whole_space"])]
+    if report["published"]:
+        tables.append(_published_table(report["published"]))
+    return "\n\n".join(tables)
 
 
 def _summary(found: Sequence[Mapping[str, Any]], sampled: Sequence[Mapping[str, Any]]) -> str:
@@ -329,6 +350,26 @@ def _whole_table(found: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def _published_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    counts = sorted({figure["cells"] for own in found.values() for figure in own.values()})
+    lines = [
+        "### Scores of others",
+        "",
+        f"Scores that were published with NASLib, of {' or '.join(map(str, counts))} other cells, on images of",
+        "the dataset of each column.",
+        "",
+        f"| proxy |{''.join(f' {name}: paper | NASLib |' for name in _titles())}",
+        "|---" * (1 + 2 * len(COLUMNS)) + "|",
+    ]
+    for proxy, own in found.items():
+        figures = "".join(
+            f" {paper:.2f} | {own[column]['value']:.3f} [{own[column]['low']:.3f}, {own[column]['high']:.3f}] |"
+            for column, paper in zip(COLUMNS, TAU[(proxy,)], strict=True)
+        )
+        lines.append(f"| `{proxy}` |{figures}")
+    return "\n".join(lines)
+
+
 def _code(target: Sequence[str]) -> str:
     return f"`{' + '.join(target)}`"
 
@@ -394,6 +435,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--study", type=Path, required=True, metavar="PARQUET", help="scores by the default config")
     parser.add_argument("--whole", type=Path, metavar="PARQUET", help="scores of all cells by the default config")
+    parser.add_argument("--published", type=Path, metavar="CSV", help="scores published with NASLib")
     parser.add_argument("--accuracies", type=Path, required=True, metavar="CSV", help="test accuracies")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=f"where {CIFAR10} and {CIFAR100} are")
     parser.add_argument("--scores", type=Path, default=Path("ablations"), metavar="DIR", help="where scores are kept")
@@ -433,6 +475,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rows": [compared(row, measured, accuracies, options.resamples) for row in rows(present)],
         "samples": samples(measured, accuracies, options.resamples),
         "whole_space": whole_space(by_column, ScoreFile.read(options.whole) if options.whole else None),
+        "published": published(options.published, by_column, options.resamples) if options.published else {},
     }
     print(markdown(report))
     if options.json:

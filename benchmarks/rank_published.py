@@ -14,7 +14,7 @@ import csv
 import gzip
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,11 +39,11 @@ COLUMNS = {"jacob_cov": "jacov"}
 _DATASET = "cifar10"
 
 
-def read_published(path: Path) -> tuple[list[Cell], dict[str, list[float]]]:
-    """Cells and, for each proxy, their published scores."""
+def read_published(path: Path, names: Iterable[str], dataset: str) -> tuple[list[Cell], dict[str, list[float]]]:
+    """Cells and, for each proxy of the names, their published scores on a dataset."""
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] == _DATASET]
-    published = {name: [float(row[COLUMNS.get(name, name)]) for row in rows] for name in TARGETS}
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset]
+    published = {name: [float(row[COLUMNS.get(name, name)]) for row in rows] for name in names}
     return [parse(row["arch_str"]) for row in rows], published
 
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Scores, compares, reports, and says whether the targets are reached."""
     options = arguments(argv)
     torch.set_num_threads(options.threads)
-    chosen, published = read_published(options.published)
+    chosen, published = read_published(options.published, TARGETS, _DATASET)
     data = Datasets(options.images.parent)
     info = data.open(f"npz:{options.images.stem}").info
     config = EvaluationConfig(batch_size=options.batch_size, **info.config_fields)

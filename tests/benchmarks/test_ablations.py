@@ -139,6 +139,24 @@ def test_a_study_of_all_cells(run, inputs, monkeypatch):
     assert f"| `synflow` | 0.54 | {of_sample[('synflow',)][COLUMNS[0]]:.3f} |" in printed
 
 
+def test_published_scores(run, tmp_path):
+    table = tmp_path / "published.csv"
+    with table.open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "arch_str", *ablations._PUBLISHED])
+        for dataset, sign in (("cifar10", 1), ("cifar100", -1), ("ImageNet16-120", 1)):
+            for place, cell in enumerate(CELLS):
+                last = "nan" if place == 0 else sign * place
+                writer.writerow([dataset, cell.format(), *(sign * place for _ in ablations._PUBLISHED[1:]), last])
+    report, printed = run("--report-only", "--published", str(table))
+    for proxy in ablations._PUBLISHED[:-1]:
+        assert [own["value"] for own in report["published"][proxy].values()] == pytest.approx([1, -1, 1])
+        assert {own["cells"] for own in report["published"][proxy].values()} == {COUNT}
+    first_column = report["published"][ablations._PUBLISHED[-1]][COLUMNS[0]]
+    assert first_column["value"] == pytest.approx(1), "a score that is none ranks last"
+    assert "| `grasp` | 0.37 | 1.000 [" in printed
+
+
 def test_what_has_no_score_and_what_is_averaged():
     measured = {
         DEFAULT: [{"grasp": 2.0}, {"grasp": "degenerate"}, {"grasp": -3.0}, {"grasp": 1.0}],
