@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_OBJECTIVE: Final = ("tcet_log",)
 """What is searched for if nothing is said, where no rank sum is known to be better."""
 
-CELL_OBJECTIVE: Final = ("layerwise_naswot_train", "ssnr_grad", "tcet", "tcet_grad")
+CELL_OBJECTIVE: Final = ("layerwise_naswot_train", "ssnr_grad", "tcet_grad")
 """The same among NAS-Bench-201 cells: of the proxies that the passes of T-CET yield together, the best rank sum on one
 half of the cells of docs/results.md, and better than the best single proxy on the other."""
 
