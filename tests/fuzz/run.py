@@ -51,11 +51,11 @@ GOLDEN: Final = next(case for case in cases() if (case["batch_size"], case.get("
 
 #: Part of the inputs before it is first looked at what a process holds: caches fill, and libraries start threads.
 WARM_UP: Final = 0.2
-#: Bytes that a front end may grow by afterwards, at rest. In this process there are the callers too, and a store
-#: without bound. A worker's caches take minibatches and streams of weights for every seed that is asked for, up to
-#: 320 MiB.
+#: Bytes that a front end may grow by afterwards, at rest.
 SLACK: Final = 32 * 2**20
+#: In this process there are the callers too, and a store without bound.
 SLACK_HERE: Final = 128 * 2**20
+#: A worker's caches take minibatches and streams of weights for every seed that is asked for, up to 320 MiB.
 SLACK_WORKERS: Final = 64 * 2**20
 #: Threads that gRPC's own pool may have more afterwards: it grows with load, and shrinks in its own time.
 MORE_THREADS: Final = 4

@@ -12,7 +12,7 @@ from archscore.spaces import nasbench201
 from archscore_server.engine import EvaluationConfig
 from archscore_server.metrics import Metrics
 from archscore_server.pool._torch_engine import TorchEngine
-from archscore_server.pool.worker import memory_of
+from archscore_server.pool.worker import memory_of, rest
 
 SMALL = EvaluationConfig(batch_size=2, resolution=8, network=nasbench201.NetworkConfig(channels=4, cells_per_stage=1))
 
@@ -22,17 +22,22 @@ class Allocator:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.peak = 40
+        self.reserved = 45
         self.broken = False
         for name, function in {
             "mem_get_info": lambda: (50, 100),
             "max_memory_allocated": lambda: self.peak,
-            "memory_reserved": lambda: 45,
+            "memory_reserved": lambda: self.reserved,
+            "empty_cache": self._empty,
             "reset_peak_memory_stats": self._reset,
         }.items():
             monkeypatch.setattr(torch.cuda, name, self._unless_broken(function))
 
     def _reset(self) -> None:
         self.peak = 30
+
+    def _empty(self) -> None:
+        self.reserved = 30
 
     def _unless_broken(self, function: Callable[[], Any]) -> Callable[[], Any]:
         def call() -> Any:
@@ -87,3 +92,15 @@ def test_an_allocator_that_fails_costs_the_figures_and_nothing_else(engine: Torc
     assert shown(engine) == {"allocated": None, "reserved": None, "used": None, "size": None}
     allocator.broken = False
     assert shown(engine)["used"] == 50
+
+
+def test_at_rest_a_gpu_has_only_what_is_in_use(engine: TorchEngine) -> None:
+    assert engine.memory().reserved == 45
+    engine.rest()
+    assert engine.memory().reserved == 30
+
+
+def test_a_worker_whose_device_is_broken_goes_on_to_find_that_out(engine: TorchEngine, allocator: Allocator) -> None:
+    allocator.broken = True
+    rest(engine)
+    assert memory_of(engine) is None
