@@ -41,25 +41,48 @@ class Observation(Observer):
         self._silent = np.zeros(stack.networks)
         self.outputs: list[tuple[LayerCall, Tensor]] = []
 
+    @property
+    def compares_relus(self) -> bool:  # type: ignore[override]
+        """See Observer."""
+        return self._relus
+
+    def compares_layer(self, size: int, samples: int) -> bool:
+        """See Observer."""
+        # The rank of K is at most n + 1: below B it is singular, whatever the codes.
+        return self._layers and size + 1 >= samples
+
     def layer(self, call: LayerCall, output: Tensor) -> None:
+        """See Observer."""
+        self.output(call, output)
+        layers = len(call.slots)
+        size = output[0].numel() // layers
+        if self.compares_layer(size, len(output)):
+            self.layer_overlaps(call, overlaps(codes(output.detach(), layers)), size)
+
+    def output(self, call: LayerCall, output: Tensor) -> None:
         """See Observer."""
         if self._outputs:
             self.outputs.append((call, output))
-        layers = len(call.slots)
-        size = output[0].numel() // layers
-        # The rank of K is at most n + 1: below B it is singular, whatever the codes.
-        if self._layers and size + 1 >= len(output):
-            self._layer_overlaps.append(overlaps(codes(output.detach(), layers)))
-            self._layer_slots += call.slots
-            self._layer_sizes += [size] * layers
+
+    def layer_overlaps(self, call: LayerCall, overlaps: Tensor, size: int) -> None:
+        """See Observer."""
+        self._layer_overlaps.append(overlaps)
+        self._layer_slots += call.slots
+        self._layer_sizes += [size] * len(call.slots)
 
     def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
         """See Observer."""
         if self._relus:
-            self._relu_overlaps.append(overlaps(codes(output.detach(), len(networks), rectified=True)))
-            self._relu_networks += networks
-            self._relu_multiplicities += multiplicity
-            self._relu_sizes += [output[0].numel() // len(networks)] * len(networks)
+            size = output[0].numel() // len(networks)
+            own = overlaps(codes(output.detach(), len(networks), rectified=True))
+            self.relu_overlaps(networks, multiplicity, own, size)
+
+    def relu_overlaps(self, networks: Sequence[int], multiplicity: Sequence[int], overlaps: Tensor, size: int) -> None:
+        """See Observer."""
+        self._relu_overlaps.append(overlaps)
+        self._relu_networks += networks
+        self._relu_multiplicities += multiplicity
+        self._relu_sizes += [size] * len(networks)
 
     def silent(self, network: int, size: int) -> None:
         """See Observer."""

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from archscore.spaces import Architecture
 from archscore.spaces.nasbench201 import EDGES, Cell
+from archscore_server.engine import kernels
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.memory._passes import Prediction
@@ -72,8 +73,7 @@ def predicted_bytes(
         KeyError: a proxy is not known.
         NetworkError: there is no such network.
     """
-    needs = frozenset(need for name in proxies for need in registry.get(name).needs)
-    return _predicted(cast(Hashable, architecture), needs, config, device)
+    return _predicted(cast(Hashable, architecture), _needs(proxies), config, device, 1)
 
 
 def fits(
@@ -86,17 +86,26 @@ def fits(
     Raises:
         ArchitectureTooLargeError: not even one does.
     """
-    if isinstance(architecture, Cell):
-        largest = max(predicted_bytes(cell, proxies, config, device=device) for cell in LARGEST_CELLS)
-        if largest <= available:
-            return max(1, int(available / (largest * MIXED_STACK)))
-    needed = predicted_bytes(architecture, proxies, config, device=device)
-    if needed > available:
-        raise ArchitectureTooLargeError(needed, available)
-    share = needed * MIXED_STACK if isinstance(architecture, Cell) else needed
+    needs = _needs(proxies)
+
+    def needed(own: Architecture, networks: int) -> int:
+        return _predicted(cast(Hashable, own), needs, config, device, networks)
+
+    if isinstance(architecture, Cell) and max(needed(cell, 1) for cell in LARGEST_CELLS) <= available:
+        return max(1, int(available / (max(needed(cell, 2) for cell in LARGEST_CELLS) * MIXED_STACK)))
+    alone = needed(architecture, 1)
+    if alone > available:
+        raise ArchitectureTooLargeError(alone, available)
+    share = needed(architecture, 2) * (MIXED_STACK if isinstance(architecture, Cell) else 1)
     return max(1, int(available / share))
 
 
+def _needs(proxies: Sequence[str]) -> frozenset[str]:
+    return frozenset(need for name in proxies for need in registry.get(name).needs)
+
+
 @lru_cache(maxsize=4096)
-def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str) -> int:
-    return int(Prediction(architecture, config, device).run(needs) * (1 + _RESERVE)) + _LEAST
+def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str, networks: int) -> int:
+    """Bytes for each of so many networks side by side."""
+    single = kernels.serve(networks, config.precision, device)
+    return int(Prediction(architecture, config, device, single=single).run(needs) * (1 + _RESERVE)) + _LEAST

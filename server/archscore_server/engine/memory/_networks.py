@@ -12,8 +12,8 @@ from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.convolutions import overruns
 from archscore_server.engine.memory._tape import Tape, Value
 
-_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
-_STAGES = 3
+KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+STAGES = 3
 
 
 class Watch(Protocol):
@@ -27,12 +27,38 @@ class Watch(Protocol):
         """The output of a ReLU."""
         ...
 
+    def compares_layer(self, size: int) -> bool:
+        """Whether the codes of a layer's output are compared."""
+        ...
+
+    @property
+    def compares_relus(self) -> bool:
+        """Whether those of ReLU inputs are."""
+        ...
+
+    def layer_overlaps(self, tape: Tape) -> None:
+        """The codes of a layer's output, compared as bits."""
+        ...
+
+    def relu_overlaps(self, tape: Tape) -> None:
+        """Those of a ReLU's input."""
+        ...
+
 
 class Walk:
     """One run of a network of N images."""
 
     def __init__(
-        self, tape: Tape, watch: Watch, *, images: int, trains: bool, scales: bool, folds: bool, keeps_outputs: bool
+        self,
+        tape: Tape,
+        watch: Watch,
+        *,
+        images: int,
+        trains: bool,
+        scales: bool,
+        keeps_outputs: bool,
+        folds: bool,
+        merges: bool,
     ) -> None:
         """Takes how the network runs.
 
@@ -44,6 +70,7 @@ class Walk:
             scales: whether weights are multiplied by a factor before they are used.
             keeps_outputs: whether the outputs of layers are kept (in `outputs`), and with them what they were made of.
             folds: whether average pooling is a convolution, which keeps nothing.
+            merges: whether convolutions of a cell that read the same are one.
         """
         self.tape = tape
         self.weights: dict[tuple[int, ...], list[Value]] = {}
@@ -54,6 +81,7 @@ class Walk:
         self.trains = trains
         self._scales = scales
         self._folds = folds
+        self.merges = merges
         self._keeps_outputs = keeps_outputs
 
     def weight(self, shape: tuple[int, ...], size: int) -> Value:
@@ -83,10 +111,13 @@ class Walk:
             self.tape.drop(padded)
         else:
             y = self.tape.operation("conv", (x, weight), size, saves=(x,))
-        self._layer(y, len(layers))
+        self._convolved(y, len(layers))
         if factor:
             self.tape.drop(factor)
         return y
+
+    def _convolved(self, output: Value, layers: int) -> None:
+        self._layer(output, layers)
 
     def _layer(self, output: Value, layers: int) -> None:
         if self._keeps_outputs:
@@ -166,13 +197,13 @@ def _walk_cell_network(cell: Cell, config: EvaluationConfig, run: Walk, images: 
     description = cell.describe(network, resolution=config.resolution, num_classes=config.num_classes)
     layers = iter(description.layers)
     x = run.conv_norm(images, [next(layers)])
-    for stage in range(_STAGES):
+    for stage in range(STAGES):
         if stage:
             entering, x = x, _walk_reduction(run, x, layers)
             tape.drop(entering)
         for _ in range(network.cells_per_stage):
             edges = zip(EDGES, cell.operations, strict=True)
-            own = {edge: next(layers) for edge, operation in edges if operation in _KERNELS}
+            own = {edge: next(layers) for edge, operation in edges if operation in KERNELS}
             entering, x = x, _walk_cell(run, cell, x, own)
             tape.drop(entering)
     entering = run.norm(x) if run.trains else tape.keep(x)
@@ -216,9 +247,11 @@ def _walk_cell(run: Walk, cell: Cell, x: Value, layers: dict[tuple[int, int], La
         skips = [target for (_, target), operation in leaving if operation == "skip_connect"]
         pools = [target for (_, target), operation in leaving if operation == "avg_pool_3x3"]
         kernels = {
-            kernel: [edge for edge, name in leaving if name == operation] for operation, kernel in _KERNELS.items()
+            kernel: [edge for edge, name in leaving if name == operation] for operation, kernel in KERNELS.items()
         }
         groups = [edges for edges in kernels.values() if edges]
+        if not run.merges:
+            groups = [[edge] for edges in groups for edge in edges]
         dealt = iter(_deal(tape, value, bool(groups) + bool(pools) + len(skips)))
         held: list[Value] = []  # until the node is done
         if groups:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Set
 from archscore.spaces import Architecture
 from archscore_server.engine.config import EvaluationConfig, Init, Precision
 from archscore_server.engine.memory._networks import Walk, Watch, walk
+from archscore_server.engine.memory._single import SingleWalk, walk_single
 from archscore_server.engine.memory._tape import Tape, Value
 from archscore_server.engine.statistics import STATISTICS, Pass
 
@@ -41,8 +42,15 @@ class _Codes(Watch):
         self._layers = layers
         self._relus = relus
 
+    def compares_layer(self, size: int) -> bool:
+        return self._layers and size + 1 >= self._images
+
+    @property
+    def compares_relus(self) -> bool:
+        return self._relus
+
     def layer(self, tape: Tape, output: Value, layers: int) -> None:
-        if self._layers and output.size // layers // self._images + 1 >= self._images:
+        if self.compares_layer(output.size // layers // self._images):
             self._compare(tape, output, layers)
             self._layer_matrices += layers
 
@@ -50,6 +58,18 @@ class _Codes(Watch):
         if self._relus:
             self._compare(tape, output, 1)
             self._relu_matrices += 1
+
+    def layer_overlaps(self, tape: Tape) -> None:
+        self._overlaps(tape)
+        self._layer_matrices += 1
+
+    def relu_overlaps(self, tape: Tape) -> None:
+        self._overlaps(tape)
+        self._relu_matrices += 1
+
+    def _overlaps(self, tape: Tape) -> None:
+        tape.live += 4 * self._images**2
+        tape.spike(0)
 
     def _compare(self, tape: Tape, output: Value, units: int) -> None:
         # Codes of more than one unit are copied in the order of the units.
@@ -74,12 +94,20 @@ class Prediction:
         peak: the most bytes that were alive at once.
     """
 
-    def __init__(self, architecture: Architecture, config: EvaluationConfig, device: str) -> None:
-        """Nothing has run yet."""
+    def __init__(self, architecture: Architecture, config: EvaluationConfig, device: str, *, single: bool) -> None:
+        """Nothing has run yet.
+
+        Args:
+            architecture: of the network.
+            config: how it is evaluated.
+            device: kind of device.
+            single: whether the kernels for CPUs run it where they can.
+        """
         self.peak = 0
         self._architecture = architecture
         self._config = config
         self._device = device
+        self._single = single
         self._width = _WIDTHS[config.precision]
         self._drawn = 0
         self._gradients: set[int] = set()
@@ -109,16 +137,30 @@ class Prediction:
         own: bool = False,
         spare: int = 0,
         keeps_outputs: bool = False,
+        plain: bool = False,
     ) -> tuple[Tape, Walk, _Codes, Value]:
-        """Runs the network forward."""
+        """Runs the network forward; `plain` as in Stack.forward."""
         width = width or self._width
         tape = Tape(width, records=records)
         codes = _Codes(images, self._device, layers=layers, relus=relus)
-        folds = self._device == "cpu" and width == 4
-        run = Walk(tape, codes, images=images, trains=trains, scales=scales, folds=folds, keeps_outputs=keeps_outputs)
+        single = self._single and width == 4 and not plain
+        run = (SingleWalk if single else Walk)(
+            tape,
+            codes,
+            images=images,
+            trains=trains,
+            scales=scales,
+            keeps_outputs=keeps_outputs,
+            folds=self._device == "cpu" and width == 4,
+            merges=not self._single,
+        )
         entering = tape.new(images * self._images, differentiable=own)
         tape.spike(spare)
-        logits = walk(self._architecture, self._config, run, entering)
+        logits = (
+            walk_single(self._architecture, self._config, run, entering)
+            if isinstance(run, SingleWalk)
+            else walk(self._architecture, self._config, run, entering)
+        )
         return tape, run, codes, logits
 
     def _shapes(self, run: Walk) -> list[int]:
@@ -164,8 +206,10 @@ class Prediction:
         tape, run, codes, _ = self._tape(
             images=self._config.batch_size, records=False, trains=False, scales=True, layers=True
         )
+        shapes = self._shapes(run)
+        tape.live -= sum(shapes) * self._width  # the leaves, of which `_end` takes account, are gone by then
         codes.logdet(tape)
-        self._end(tape.peak, sum(self._shapes(run)), self._width)
+        self._end(tape.peak, sum(shapes), self._width)
 
     def synflow_pass(self, _needs: Set[str]) -> None:
         tape, run, _, logits = self._tape(images=1, width=_DOUBLE, trains=False)
@@ -176,7 +220,7 @@ class Prediction:
         self._end(tape.peak, sum(shapes), _DOUBLE)
 
     def hessian_pass(self, _needs: Set[str]) -> None:
-        tape, run, _, logits = self._tape(images=self._config.batch_size)
+        tape, run, _, logits = self._tape(images=self._config.batch_size, plain=True)
         shapes = self._shapes(run)
         tape.twice(logits, [value for calls in run.weights.values() for value in calls])
         tape.spike(max(shapes) * self._width)
@@ -216,7 +260,7 @@ class Prediction:
 
     def ntk_pass(self, _needs: Set[str]) -> None:
         n = min(self._config.batch_size, _KERNEL_IMAGES)
-        tape, run, _, logits = self._tape(images=n)
+        tape, run, _, logits = self._tape(images=n, plain=True)
         shapes = self._shapes(run)
         reached = tape.backward(logits, retain=True)
         self._leaf_gradients(tape, shapes, reached)

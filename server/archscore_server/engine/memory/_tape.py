@@ -42,6 +42,41 @@ class _Node:
         self.temporary = temporary
 
 
+class _Sum:
+    """A sum of maps by the kernels for CPUs, that can be differentiated: what is read of it are two outputs.
+
+    Attributes:
+        inputs: the maps.
+        normalised: which of them go through BatchNorm.
+        total: the sum, if it is read.
+        rectified: its positive part, if that is read.
+        saved: what the derivative needs.
+        factors: entries that the derivative takes for a moment.
+    """
+
+    __slots__ = ("factors", "inputs", "normalised", "rectified", "saved", "total")
+
+    def __init__(
+        self,
+        inputs: Sequence[Value],
+        normalised: Sequence[bool],
+        total: Value | None,
+        rectified: Value | None,
+        saved: Sequence[Value],
+        factors: int,
+    ) -> None:
+        self.inputs = inputs
+        self.normalised = normalised
+        self.total = total
+        self.rectified = rectified
+        self.saved = saved
+        self.factors = factors
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return tuple(output for output in (self.total, self.rectified) if output)
+
+
 class Tape:
     """A run whose tensors are counted.
 
@@ -62,7 +97,7 @@ class Tape:
         self.live = self.peak = live
         self.width = width
         self._records = records
-        self._nodes: list[_Node] = []
+        self._nodes: list[_Node | _Sum] = []
 
     def new(self, size: int, *, differentiable: bool = False) -> Value:
         """A new tensor."""
@@ -114,6 +149,41 @@ class Tape:
             self._nodes[-1].saved = (self.keep(output),)
         return output
 
+    def sum(
+        self, parts: Sequence[Value], normalised: Sequence[bool], *, total: bool, rectified: bool, statistics: int
+    ) -> tuple[Value | None, Value | None]:
+        """A sum of maps by the kernels for CPUs, and its positive part, each where it is read.
+
+        The gradients of all that read an output wait for each other.
+
+        Args:
+            parts: the maps.
+            normalised: which of them go through BatchNorm.
+            total: whether the sum is read.
+            rectified: whether its positive part is.
+            statistics: entries of the statistics of a map.
+        """
+        own = [self.new(statistics) for each in normalised if each]
+        size, alone = parts[0].size, len(parts) == 1 and not normalised[0]
+        differentiable = self._records and any(part.differentiable for part in parts)
+        whole = (self._view(parts[0]) if alone else self.new(size)) if total else None
+        positive = self.new(size) if rectified else None
+        for output in (whole, positive):
+            if output:
+                output.dealt = True
+                output.differentiable = differentiable
+        if differentiable and (whole or positive):
+            maps = [part for part, each in zip(parts, normalised, strict=True) if each]
+            saved = [*maps, *own, *([positive] if positive else [])]
+            self._record(_Sum(tuple(parts), tuple(normalised), whole, positive, saved, 3 * len(maps) * statistics // 4))
+        self.drop(*own)
+        return whole, positive
+
+    def _view(self, whole: Value) -> Value:
+        view = Value(whole.size, differentiable=False)
+        view.whole = self.keep(whole)
+        return view
+
     def share(self, whole: Value, size: int) -> Value:
         """A view of part of a tensor, which keeps all of it alive."""
         part = Value(size, differentiable=whole.differentiable)
@@ -122,7 +192,7 @@ class Tape:
             self._record(_Node("pass", (whole,), part, ()))
         return part
 
-    def _record(self, node: _Node) -> None:
+    def _record(self, node: _Node | _Sum) -> None:
         for value in node.saved:
             self.keep(value)
         self._nodes.append(node)
@@ -136,7 +206,7 @@ class Tape:
         """Forgets the operations since a mark that no result depends on."""
         needed, kept = set(results), []
         for node in reversed(self._nodes[mark:]):
-            if node.output in needed:
+            if not needed.isdisjoint(_outputs(node)):
                 needed.update(node.inputs)
                 kept.append(node)
             else:
@@ -163,9 +233,16 @@ class Tape:
             The leaves that have gradients, and what was captured; these gradients stay alive.
         """
         results: dict[Value, list[Value]] = {}
-        outputs = {node.output for node in self._nodes}
+        outputs = {own for node in self._nodes for own in _outputs(node)}
         gradients = {output: [self.new(output.size)]}
         for node in reversed(self._nodes):
+            if isinstance(node, _Sum):
+                own = self._unsummed(node, gradients)
+                if own and not retain:
+                    self.drop(*node.saved)
+                for value, part in own:
+                    self._add(gradients if value in outputs else results, value, part)
+                continue
             gradient = self._gathered(gradients, node.output)
             if gradient is not None:
                 if captured and captured(node.output):
@@ -185,15 +262,33 @@ class Tape:
             self._nodes.clear()
         return set(results)
 
+    def _unsummed(self, node: _Sum, gradients: dict[Value, list[Value]]) -> list[tuple[Value, Value]]:
+        """The gradients of the maps of a sum; those of its readers are there until they are done."""
+        of_total = gradients.pop(node.total, []) if node.total else []
+        of_rectified = gradients.pop(node.rectified, []) if node.rectified else []
+        arrived = [*of_total, *of_rectified]
+        if not arrived:
+            return []
+        alone = len(of_total) == 1 and not of_rectified
+        whole = self.keep(of_total[0]) if alone else self.new(node.inputs[0].size)
+        own = [
+            (value, self.new(value.size) if each else self.keep(whole))
+            for value, each in zip(node.inputs, node.normalised, strict=True)
+        ]
+        self.spike(node.factors * self.width)
+        self.drop(whole, *arrived)
+        return own
+
     def twice(self, output: Value, leaves: Sequence[Value]) -> None:
         """Runs the derivatives, and then those of the sum of squares of the gradients of `leaves`.
 
         Gradients and products of the leaves stay alive.
         """
+        nodes = [node for node in self._nodes if isinstance(node, _Node)]  # sums differentiate only once
         gradients = {output: [self.new(output.size)]}
         held: dict[_Node, Value] = {}  # what the derivative of a derivative needs
         reached = []
-        for node in reversed(self._nodes):
+        for node in reversed(nodes):
             gradient = self._gathered(gradients, node.output)
             if gradient is None:
                 continue
@@ -232,7 +327,7 @@ class Tape:
             if node in held:
                 self.drop(held[node])
         self.drop(*seconds.values())
-        for node in reversed(self._nodes):
+        for node in reversed(nodes):
             second = self._gathered(pending, node.output)
             if second is not None:
                 own = [(value, self._derived(node, second, value)) for value in node.inputs if value.differentiable]
@@ -271,3 +366,7 @@ class Tape:
         total = self.new(value.size)
         self.drop(*parts)
         return total
+
+
+def _outputs(node: _Node | _Sum) -> tuple[Value, ...]:
+    return node.outputs if isinstance(node, _Sum) else (node.output,)

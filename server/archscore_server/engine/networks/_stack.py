@@ -50,13 +50,41 @@ class NormState:
 class Observer:
     """Sees a stack's tensors while they are alive; the default looks away."""
 
+    #: Whether the codes of ReLU inputs are compared.
+    compares_relus = False
+
+    def compares_layer(self, size: int, samples: int) -> bool:
+        """Whether the codes of a layer's output are compared.
+
+        Args:
+            size: entries of a sample.
+            samples: N.
+        """
+        del size, samples
+        return False
+
     def layer(self, call: LayerCall, output: Tensor) -> None:
-        """A weight layer's output before BatchNorm, up to a positive factor.
+        """A weight layer's output before BatchNorm, up to a positive factor, codes and all.
 
         Args:
             call: the layers that ran.
             output: [N, U*C, H, W], U = len(call.slots).
         """
+
+    def output(self, call: LayerCall, output: Tensor) -> None:
+        """A weight layer's output as in `layer`, the codes of which come on their own: `layer_overlaps`."""
+
+    def layer_overlaps(self, call: LayerCall, overlaps: Tensor, size: int) -> None:
+        """How the codes of outputs overlap.
+
+        Args:
+            call: the layers that ran.
+            overlaps: c_i . c_j for all pairs of samples, [U, N, N].
+            size: entries of a code.
+        """
+
+    def relu_overlaps(self, networks: Sequence[int], multiplicity: Sequence[int], overlaps: Tensor, size: int) -> None:
+        """How the codes of ReLU inputs overlap: as in `relu` whose, the rest as in `layer_overlaps`."""
 
     def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
         """A ReLU's output.
@@ -137,7 +165,9 @@ class Stack(ABC):
         self._drawn: dict[Init, dict[Shape, Tensor]] = {}
 
     @abstractmethod
-    def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
+    def forward(
+        self, images: Tensor, weights: Weights, mode: Mode, observer: Observer, *, plain: bool = False
+    ) -> Tensor:
         """Runs the stack.
 
         Args:
@@ -145,6 +175,8 @@ class Stack(ABC):
             weights: from `weights`.
             mode: how BatchNorm behaves.
             observer: sees layer outputs and ReLUs.
+            plain: whether what comes is differentiated more than once, or with respect to BatchNorm's scales; else it
+                may take forms that cannot.
 
         Returns:
             Logits, [A, N, classes].

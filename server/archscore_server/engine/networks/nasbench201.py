@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archscore.spaces.nasbench201 import EDGES, Cell, NetworkConfig
+from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._features import Units, collect, deal
+from archscore_server.engine.networks._join import Part
 from archscore_server.engine.networks._pooling import avg_pool_3x3
 from archscore_server.engine.networks._run import Run
+from archscore_server.engine.networks._single import Parts, SingleRun, suits
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
 
 _KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
@@ -101,7 +104,8 @@ class NasBench201Stack(Stack):
             device,
         )
         self._architectures = cells
-        self._nodes = tuple(_node(cells, node, device) for node in range(_NODES - 1))
+        self._single = kernels.serve(len(cells), config.precision, device.type)
+        self._nodes = tuple(_node(cells, node, device, merged=not self._single) for node in range(_NODES - 1))
         self._silent = [(a, e) for a, cell in enumerate(cells) for e in _silent_edges(cell)]
 
         everyone = range(len(cells))
@@ -135,8 +139,12 @@ class NasBench201Stack(Stack):
             for group in node.convolutions
         ]
 
-    def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
+    def forward(
+        self, images: Tensor, weights: Weights, mode: Mode, observer: Observer, *, plain: bool = False
+    ) -> Tensor:
         """Runs the stack; see Stack."""
+        if self._single and not plain and suits(mode, images):
+            return self._forward_single(images, _SingleRun(weights, mode, observer, _EPS))
         run = _Run(self, weights, mode, observer, _EPS)
         # one group where all share the images
         x = run.conv_norm(images, self._stem, groups=images.shape[1] // 3, padding=1)
@@ -149,6 +157,53 @@ class NasBench201Stack(Stack):
                     observer.silent(network, x[0].numel() // self.networks)
         x = run.relu(run.norm(x, list(range(self.networks))))
         return run.classify(x, self._classifier)
+
+    def _forward_single(self, images: Tensor, run: _SingleRun) -> Tensor:
+        parts: Parts = [run.conv_norm(images, self._stem, padding=1)]
+        for stage, cells in enumerate(self._cells):
+            if stage:
+                parts = run.reduction(parts, self._reductions[stage - 1])
+            for calls in cells:
+                parts = run.cell(parts, self._nodes, calls, silent=len(self._silent))
+        (x,) = run.read(run.normalised(parts), rectified=1)
+        return run.classify(x, self._classifier)
+
+
+class _SingleRun(SingleRun):
+    """One run of one network by the kernels for CPUs."""
+
+    def cell(self, parts: Parts, nodes: Sequence[_Node], calls: Sequence[LayerCall], *, silent: int) -> Parts:
+        """A cell, its input and output sums that nobody has read yet."""
+        for _ in range(silent):
+            self.silent(parts[0].map[0].numel())
+        sums: list[Parts] = [parts, [], [], []]
+        remaining = iter(calls)
+        for node, own in zip(nodes, sums, strict=False):
+            if own:
+                self._leave(own, node, sums, remaining)
+        return sums[-1]
+
+    def _leave(self, parts: Parts, node: _Node, sums: Sequence[Parts], calls: Iterator[LayerCall]) -> None:
+        """Sends what leaves a node to where it adds up."""
+        convolutions, skips = len(node.convolutions), len(node.skips)
+        readers = iter(self.read(parts, plain=skips + bool(node.pool), rectified=convolutions))
+        for target, _ in node.skips:
+            sums[target].append(Part(next(readers)))
+        if node.pool_outputs:
+            pooled = self.pool(next(readers))
+            for target in node.pool_outputs.nodes:
+                sums[target].append(Part(pooled))
+        for group, x in zip(node.convolutions, readers, strict=True):
+            (target,) = group.outputs.nodes
+            sums[target].append(self.conv_norm(x, next(calls), padding=group.kernel // 2))
+
+    def reduction(self, parts: Parts, calls: tuple[LayerCall, LayerCall, LayerCall]) -> Parts:
+        """The residual block between stages, [N, C, H, W] -> [N, 2C, H/2, W/2]."""
+        first, second, shortcut = calls
+        x, rectified = self.read(parts, plain=1, rectified=1)
+        y = self.conv_norm(rectified, first, stride=2, padding=1)
+        (rectified,) = self.read([y], rectified=1)
+        return [self.conv_norm(rectified, second, padding=1), self.conv(F.avg_pool2d(x, 2), shortcut)]
 
 
 class _Run(Run):
@@ -226,8 +281,8 @@ def _silent_edges(cell: Cell) -> list[int]:
     ]
 
 
-def _node(cells: Sequence[Cell], node: int, device: torch.device) -> _Node:
-    """Lays out who reads a node."""
+def _node(cells: Sequence[Cell], node: int, device: torch.device, *, merged: bool) -> _Node:
+    """Lays out who reads a node; `merged` says whether convolutions that read the same are one call."""
     edges: dict[str, dict[int, list[int]]] = defaultdict(dict)  # operation -> network -> edges
     for a, cell in enumerate(cells):
         if node in _fed(cell):
@@ -256,15 +311,11 @@ def _node(cells: Sequence[Cell], node: int, device: torch.device) -> _Node:
             by_count[len(own)].append(a)
         for count in sorted(by_count):
             members = by_count[count]
+            readers = Units(len(convolving), [convolving.index(a) for a in members], device)
             units = [(a, e) for a in members for e in edges[operation][a]]
-            groups.append(
-                _Convolutions(
-                    kernel,
-                    Units(len(convolving), [convolving.index(a) for a in members], device),
-                    tuple(units),
-                    outputs(units, range(len(units)), len(units)),
-                )
-            )
+            for calls in [units] if merged else [[unit] for unit in units]:
+                sent = outputs(calls, range(len(calls)), len(calls))
+                groups.append(_Convolutions(kernel, readers, tuple(calls), sent))
     pooling = list(edges["avg_pool_3x3"])
     pooled = [(a, e) for a in pooling for e in edges["avg_pool_3x3"][a]]
     skipping: dict[int, list[int]] = defaultdict(list)

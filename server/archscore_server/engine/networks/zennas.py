@@ -10,8 +10,11 @@ from torch import Tensor
 
 from archscore.spaces import Layer
 from archscore.spaces.zennas import Genome, NetworkConfig
+from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.networks._join import Part
 from archscore_server.engine.networks._run import Run
+from archscore_server.engine.networks._single import SingleRun, suits
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Stack, Weights
 
 _EPS = 1e-3
@@ -39,13 +42,18 @@ class ZenNasStack(Stack):
         layers = [*(layer for unit in self._units for layer in unit.layers), classifier]
         present = np.ones((len(genomes), len(layers)), dtype=np.bool_)
         super().__init__([layers] * len(genomes), present, seeds, config.init, device)
+        self._single = kernels.serve(len(genomes), config.precision, device.type)
         everyone = range(len(genomes))
         self._layer_calls = [
             self._call(layer.weight_shape, [(a, slot) for a in everyone]) for slot, layer in enumerate(layers)
         ]
 
-    def forward(self, images: Tensor, weights: Weights, mode: Mode, observer: Observer) -> Tensor:
+    def forward(
+        self, images: Tensor, weights: Weights, mode: Mode, observer: Observer, *, plain: bool = False
+    ) -> Tensor:
         """Runs the stack; see Stack."""
+        if self._single and not plain and suits(mode, images):
+            return self._forward_single(images, _SingleRun(weights, mode, observer, _EPS))
         run = _Run(self, weights, mode, observer, _EPS)
         calls = iter(self._layer_calls)
         x = images
@@ -59,6 +67,30 @@ class ZenNasStack(Stack):
                 y = y + x
             x = run.relu(y)
         return run.classify(x, next(calls))
+
+    def _forward_single(self, images: Tensor, run: _SingleRun) -> Tensor:
+        calls = iter(self._layer_calls)
+        x, shortcut = images, images
+        for unit, following in zip(self._units, [*self._units[1:], None], strict=True):
+            parts: list[Part] = []
+            for layer in unit.path:
+                if parts:
+                    (x,) = run.read(parts, rectified=1)
+                parts = [run.layer(x, layer, next(calls))]
+            if unit.projection:
+                parts.append(run.layer(shortcut, unit.projection, next(calls)))
+            elif unit.identity:
+                parts.append(Part(shortcut))
+            readers = 2 if following and (following.projection or following.identity) else 1
+            x, *rest = run.read(parts, rectified=readers, relus=1)
+            shortcut = rest[0] if rest else x
+        return run.classify(x, next(calls))
+
+
+class _SingleRun(SingleRun):
+    def layer(self, x: Tensor, layer: Layer, call: LayerCall) -> Part:
+        """Convolution and BatchNorm; a bias is left out, see below."""
+        return self.conv_norm(x, call, groups=layer.groups, stride=layer.stride, padding=(layer.kernel - 1) // 2)
 
 
 class _Run(Run):

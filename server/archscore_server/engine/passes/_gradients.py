@@ -62,7 +62,7 @@ def hessian_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
     stack = context.stack
     weights = stack.weights(context.dtype)
     leaves = list(weights.leaves.values())
-    logits = stack.forward(context.images(), weights, Mode.TRAIN, Observer())
+    logits = stack.forward(context.images(), weights, Mode.TRAIN, Observer(), plain=True)
     gradients = torch.autograd.grad(loss(logits, context.labels()), leaves, create_graph=True, materialize_grads=True)
     product = sum(((g * g.detach()).sum() for g in gradients), torch.zeros((), device=stack.device))
     products = torch.autograd.grad(product, leaves, materialize_grads=True)

@@ -50,7 +50,7 @@ def ntk_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
     images = context.images()[:_KERNEL_IMAGES].contiguous(memory_format=torch.channels_last)
     weights = stack.weights(context.dtype)
     scales = _ScaleObserver(stack, context.dtype)
-    logits = stack.forward(images, weights, Mode.TRAIN, scales)
+    logits = stack.forward(images, weights, Mode.TRAIN, scales, plain=True)
     leaves = [*weights.leaves.values(), *(scale for _, scale in scales.scales)]
     owners = [*stack.owners().values(), *(networks for networks, _ in scales.scales)]
     rows: list[list[Tensor]] = [[] for _ in leaves]
