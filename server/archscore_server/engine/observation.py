@@ -46,6 +46,11 @@ class Observation(Observer):
         """See Observer."""
         return self._relus
 
+    @property
+    def takes_codes(self) -> bool:  # type: ignore[override]
+        """See Observer."""
+        return self._layers or self._relus
+
     def compares_layer(self, size: int, samples: int) -> bool:
         """See Observer."""
         # The rank of K is at most n + 1: below B it is singular, whatever the codes.

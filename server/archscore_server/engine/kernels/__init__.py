@@ -32,6 +32,9 @@ _VERSION = 1
 FACTOR, OFFSET, MEAN, VARIANCE = range(4)
 STATISTICS = 4
 
+#: Channels that convolutions come in, and the most: beyond, transformed weights are too large for the cache.
+_BLOCK, _MOST_CHANNELS = 16, 128
+
 #: Codes of a sample fill so many bytes or a multiple.
 _CODE_BYTES = 64
 
@@ -59,6 +62,10 @@ class _Unjoin(ctypes.Structure):
     )
 
 
+class _Convolution(ctypes.Structure):
+    _fields_ = _fields("samples h w in out", "map weights gradient output of_map of_weights points")
+
+
 class _Pool(ctypes.Structure):
     _fields_ = _fields("samples h w c backward", "source to rows columns")
 
@@ -76,6 +83,7 @@ def _load(file: Path) -> ctypes.CDLL | None:
     library.archscore_chosen.restype = ctypes.c_char_p
     library.archscore_join.argtypes = [pointer, integer]
     library.archscore_unjoin.argtypes = [pointer, integer]
+    library.archscore_convolve.argtypes = [pointer, integer]
     library.archscore_pool.argtypes = [pointer, integer]
     library.archscore_overlaps.argtypes = [pointer, integer, integer, integer, pointer]
     library.archscore_overlaps.restype = None
@@ -213,6 +221,61 @@ def unjoin(
         _array(list(factors)),
     )
     if _library().archscore_unjoin(ctypes.byref(call), threads):
+        raise MemoryError
+
+
+def convolves(inputs: int, outputs: int, height: int, width: int) -> bool:
+    """Whether `convolve` takes maps of that many channels and that size, on this CPU."""
+    return (
+        not (inputs % _BLOCK or outputs % _BLOCK or height % 2 or width % 2)
+        and max(inputs, outputs) <= _MOST_CHANNELS
+        and bool(_library().archscore_convolves())
+    )
+
+
+def convolve(
+    source: Tensor,
+    weights: Tensor,
+    *,
+    output: Tensor | None = None,
+    gradient: Tensor | None = None,
+    of_map: Tensor | None = None,
+    of_weights: Tensor | None = None,
+    threads: int,
+) -> None:
+    """3x3 convolution with stride 1 and padding 1 by Winograd's F(2x2, 3x3), or its derivatives, as `convolves` allows.
+
+    Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. In exact arithmetic the same as the
+    sum of products; rounding is no worse, but a sum of zeros may come out as something close to 0.
+
+    Args:
+        source: [N, in, H, W], float32, dense in channels_last memory.
+        weights: [out, in, 3, 3], dense.
+        output: [N, out, H, W] likewise, takes the convolution.
+        gradient: with respect to the output, for the two that follow.
+        of_map: takes the gradient with respect to `source`.
+        of_weights: takes that with respect to `weights`.
+        threads: among which the samples are shared.
+
+    Raises:
+        MemoryError: there is none for transformed weights.
+    """
+    samples, inputs, height, width = source.shape
+    call = _Convolution(
+        samples,
+        height,
+        width,
+        inputs,
+        len(weights),
+        source.data_ptr(),
+        weights.data_ptr(),
+        _address(gradient),
+        _address(output),
+        _address(of_map),
+        _address(of_weights),
+        None,
+    )
+    if _library().archscore_convolve(ctypes.byref(call), threads):
         raise MemoryError
 
 

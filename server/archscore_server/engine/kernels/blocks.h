@@ -274,6 +274,10 @@ static void NAME(overlaps)(const uint64_t *bits, int64_t samples, int64_t words,
   }
 }
 
+#if LANES == 16
+#include "winograd.h"
+#endif
+
 #undef NAME_
 #undef NAME__
 #undef NAME

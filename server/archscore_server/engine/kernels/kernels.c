@@ -19,9 +19,6 @@
 /* Entries of a block of a map: what is summed up in it stays in the first cache. */
 #define BUFFER 2048
 
-/* Numbers per channel are repeated to a multiple of this, whatever the instruction set. */
-#define REPEATED 64
-
 struct join {
   int64_t samples, hw, c, period, parts, bytes;
   const float *const *data;  /* [parts] maps */
@@ -47,6 +44,21 @@ struct unjoin {
   float *const *gradients;          /* [parts] of the maps */
   float *const *factors;            /* [parts] scratch, [3, period] */
 };
+
+/* A 3x3 convolution with stride 1 and padding 1, as winograd.h has it. */
+struct convolution {
+  int64_t samples, h, w, in, out; /* h and w even, in and out multiples of 16 */
+  const float *map;               /* [samples, h, w, in] */
+  const float *weights;           /* [out, in, 3, 3] */
+  const float *gradient;          /* of the output, [samples, h, w, out], or NULL */
+  float *output;                  /* [samples, h, w, out], or NULL */
+  float *of_map;                  /* takes the map's gradient, or NULL */
+  float *of_weights;              /* takes the weights', or NULL */
+  const float *points;            /* weights, transformed; set here */
+};
+
+/* Entries of the scratch memory of a batch of tiles with so many channels. */
+#define BATCH(channels) (16 * 16 * (channels))
 
 struct pool {
   int64_t samples, h, w, c, backward;
@@ -89,16 +101,23 @@ struct set {
   void (*unnormalise)(const struct unjoin *, int64_t);
   void (*pool)(const struct pool *, int64_t, float *);
   void (*overlaps)(const uint64_t *, int64_t, int64_t, int64_t, int32_t *);
+  void (*transform_weights)(const float *, int64_t, int64_t, int, float *); /* NULL without these convolutions */
+  void (*convolve)(const struct convolution *, const float *, float *, float *);
+  void (*correlate)(const struct convolution *, const float *, const float *, float *, float *);
+  void (*gather_weights)(const float *, int64_t, int64_t, float *);
   const char *name;
 };
 
-#define SET(isa) {moments_##isa, join_##isa, unjoin_##isa, unnormalise_##isa, pool_##isa, overlaps_##isa, #isa}
+#define LOOPS(isa) moments_##isa, join_##isa, unjoin_##isa, unnormalise_##isa, pool_##isa, overlaps_##isa
+#define CONVOLUTIONS(isa) transform_weights_##isa, convolve_##isa, correlate_##isa, gather_weights_##isa
 
 static const struct set sets[] = {
 #if defined(__x86_64__)
-    SET(popcount), SET(v4), SET(v3),
+    {LOOPS(popcount), CONVOLUTIONS(popcount), "popcount"},
+    {LOOPS(v4), CONVOLUTIONS(v4), "v4"},
+    {LOOPS(v3), NULL, NULL, NULL, NULL, "v3"},
 #endif
-    SET(any)};
+    {LOOPS(any), NULL, NULL, NULL, NULL, "any"}};
 
 static int supported(int set) {
 #if defined(__x86_64__)
@@ -322,12 +341,85 @@ void archscore_overlaps(const uint64_t *bits, int64_t samples, int64_t words, in
   share(run_overlaps, &own, samples, shares_of(samples, threads));
 }
 
-int64_t archscore_period(int64_t c) {
-  int64_t a = c, b = REPEATED;
-  while (b) {
-    int64_t rest = a % b;
-    a = b;
-    b = rest;
+/* Whether archscore_convolve can be called. */
+int archscore_convolves(void) { return chosen->transform_weights != NULL; }
+
+struct with_scratch {
+  struct convolution *own;
+  const float *points;
+  float *scratch, *sums;
+  int64_t scratch_size, sums_size;
+};
+
+static void run_convolve(void *arguments, int64_t first, int64_t last, int64_t share) {
+  struct with_scratch *both = arguments;
+  struct convolution *own = both->own;
+  for (int64_t sample = first; sample < last; sample++)
+    chosen->convolve(own, own->map + sample * own->h * own->w * own->in, own->output + sample * own->h * own->w * own->out,
+                     both->scratch + share * both->scratch_size);
+}
+
+static void run_correlate(void *arguments, int64_t first, int64_t last, int64_t share) {
+  struct with_scratch *both = arguments;
+  struct convolution *own = both->own;
+  for (int64_t sample = first; sample < last; sample++)
+    chosen->correlate(own, own->map + sample * own->h * own->w * own->in,
+                      own->gradient + sample * own->h * own->w * own->out, both->sums + share * both->sums_size,
+                      both->scratch + share * both->scratch_size);
+}
+
+static void *aligned(int64_t count) {
+  void *memory = NULL;
+  return posix_memalign(&memory, 64, (size_t)count * sizeof(float)) ? NULL : memory;
+}
+
+/* output from map and weights, if there is an output; -1 if there is no memory. */
+static int convolve(struct convolution *own, int backward, int64_t threads) {
+  int64_t shares = shares_of(own->samples, threads), size = BATCH(own->in + 16);
+  float *points = aligned(16 * own->in * own->out), *scratch = aligned(shares * size);
+  if (points && scratch) {
+    /* in and out are those of this run: backward they have changed places. */
+    if (backward)
+      chosen->transform_weights(own->weights, own->out, own->in, 1, points);
+    else
+      chosen->transform_weights(own->weights, own->in, own->out, 0, points);
+    memset(scratch, 0, (size_t)(shares * size) * sizeof(float)); /* what lies beyond the last tile is multiplied, too */
+    own->points = points;
+    struct with_scratch both = {own, points, scratch, NULL, size, 0};
+    share(run_convolve, &both, own->samples, shares);
   }
-  return c / a * REPEATED;
+  int failed = !points || !scratch;
+  free(points);
+  free(scratch);
+  return -failed;
+}
+
+static int correlate(struct convolution *own, int64_t threads) {
+  int64_t shares = shares_of(own->samples, threads), size = BATCH(own->in + own->out), sums = 16 * own->in * own->out;
+  float *points = aligned(shares * sums), *scratch = aligned(shares * size);
+  if (points && scratch) {
+    memset(points, 0, (size_t)(shares * sums) * sizeof(float));
+    struct with_scratch both = {own, NULL, scratch, points, size, sums};
+    share(run_correlate, &both, own->samples, shares);
+    for (int64_t share = 1; share < shares; share++)
+      for (int64_t i = 0; i < sums; i++) points[i] += points[share * sums + i];
+    chosen->gather_weights(points, own->in, own->out, own->of_weights);
+  }
+  int failed = !points || !scratch;
+  free(points);
+  free(scratch);
+  return -failed;
+}
+
+/* Whatever is asked for of a convolution: its output, or gradients; -1 if there is no memory. */
+int archscore_convolve(const struct convolution *own, int64_t threads) {
+  struct convolution forward = *own;
+  if (own->output && convolve(&forward, 0, threads)) return -1;
+  if (own->of_map) {
+    struct convolution backward = {own->samples, own->h, own->w, own->out, own->in, own->gradient, own->weights,
+                                   NULL, own->of_map, NULL, NULL, NULL};
+    if (convolve(&backward, 1, threads)) return -1;
+  }
+  struct convolution weights = *own;
+  return own->of_weights ? correlate(&weights, threads) : 0;
 }

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from archscore_server.engine import kernels
+from archscore_server.engine.networks import _convolution
+from archscore_server.engine.networks._convolution import conv3x3
 from archscore_server.engine.networks._join import Join, Part, overlaps, pool
 from archscore_server.engine.networks._run import MOMENTUM, classify, convolve
 from archscore_server.engine.networks._stack import LayerCall, Mode, Observer, Weights
@@ -42,7 +44,10 @@ class SingleRun:
         self, x: Tensor, call: LayerCall, groups: int, stride: int, padding: int, factor: float, *, normalised: bool
     ) -> Part:
         weights = self._weights.of(call)
-        y = convolve(x, weights, groups=groups, stride=stride, padding=padding, factor=factor)
+        if self._trains and _convolution.suits(x, weights[0], groups=groups, stride=stride):
+            y = conv3x3(x, weights.flatten(0, 1), exact=self._observer.takes_codes)
+        else:
+            y = convolve(x, weights, groups=groups, stride=stride, padding=padding, factor=factor)
         self._observer.output(call, y)
         return Part(y, normalised, call if self._observer.compares_layer(y[0].numel(), len(y)) else None)
 

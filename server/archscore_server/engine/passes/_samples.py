@@ -29,7 +29,9 @@ def jacobian_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
         dtype = torch.float64
     if "jacobian_correlation" in needs:
         images = context.images(own=True, dtype=dtype).requires_grad_()
-        logits = stack.forward(images, stack.weights(dtype), Mode.TRAIN, Observer())
+        with torch.no_grad():  # no gradients of theirs are wanted
+            weights = stack.weights(dtype)
+        logits = stack.forward(images, weights, Mode.TRAIN, Observer())
         (jacobian,) = torch.autograd.grad(logits.sum(), images)
         rows = jacobian.double().unflatten(1, (stack.networks, 3)).transpose(0, 1).flatten(2)  # [A, N, 3*R*R]
         centred = rows - rows.mean(dim=2, keepdim=True)
