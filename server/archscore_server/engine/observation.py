@@ -47,9 +47,9 @@ class Observation(Observer):
         return self._relus
 
     @property
-    def takes_codes(self) -> bool:  # type: ignore[override]
+    def keeps_outputs(self) -> bool:  # type: ignore[override]
         """See Observer."""
-        return self._layers or self._relus
+        return self._outputs
 
     def compares_layer(self, size: int, samples: int) -> bool:
         """See Observer."""

@@ -195,7 +195,7 @@ def unjoin(
         maps: those that were normalised.
         statistics: their statistics.
         gradient: takes the sum's gradient; may be the only one of `of_total` if there is no other.
-        gradients: take those of the normalised maps.
+        gradients: take those of the normalised maps; may be the maps themselves.
         factors: scratch, [len(maps), 3, period(C)].
         threads: among which the samples are shared.
 
@@ -245,8 +245,8 @@ def convolve(
 ) -> None:
     """3x3 convolution with stride 1 and padding 1 by Winograd's F(2x2, 3x3), or its derivatives, as `convolves` allows.
 
-    Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. In exact arithmetic the same as the
-    sum of products; rounding is no worse, but a sum of zeros may come out as something close to 0.
+    Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016. Rounding is no worse than in a sum of
+    products, and an output whose inputs are all 0 is exactly 0, whatever else is in its tile.
 
     Args:
         source: [N, in, H, W], float32, dense in channels_last memory.

@@ -227,40 +227,49 @@ static void NAME(unnormalise)(const struct unjoin *own, int64_t sample) {
   }
 }
 
+/* to = a * x + b * y + c * z, where NULL is 0. */
+static void NAME(add_rows)(float *restrict to, const float *x, float a, const float *y, float b, const float *z, float c,
+                           int64_t size) {
+  if (x && z)
+    for (int64_t i = 0; i < size; i++) to[i] = a * x[i] + b * y[i] + c * z[i];
+  else if (x)
+    for (int64_t i = 0; i < size; i++) to[i] = a * x[i] + b * y[i];
+  else if (z)
+    for (int64_t i = 0; i < size; i++) to[i] = b * y[i] + c * z[i];
+  else
+    for (int64_t i = 0; i < size; i++) to[i] = b * y[i];
+}
+
 /* Of one sample: the sum over each entry's 3x3 neighbours that lie inside, times their share. Forward the share is that of
- * the entry itself, backward that of each neighbour; both are a product of one for rows and one for columns. */
+ * the entry itself, backward that of each neighbour; both are a product of one for rows and one for columns, and that of
+ * columns is the same but for the first and the last. */
 static void NAME(pool)(const struct pool *own, int64_t sample, float *row) {
   int64_t h = own->h, w = own->w, c = own->c, width = w * c;
   const float *from = own->from + sample * h * width;
   float *to = own->to + sample * h * width;
+  float edge = own->columns[0], middle = w > 2 ? own->columns[1] : edge;
   for (int64_t y = 0; y < h; y++) {
-    const float *middle = from + y * width, *above = middle - width, *below = middle + width;
-    float share = own->backward ? own->rows[y] : 1.0f;
-    for (int64_t i = 0; i < width; i++) row[i] = middle[i] * share;
-    if (y > 0) {
-      float own_share = own->backward ? own->rows[y - 1] : 1.0f;
-      for (int64_t i = 0; i < width; i++) row[i] += above[i] * own_share;
-    }
-    if (y < h - 1) {
-      float own_share = own->backward ? own->rows[y + 1] : 1.0f;
-      for (int64_t i = 0; i < width; i++) row[i] += below[i] * own_share;
-    }
-    if (own->backward)
-      for (int64_t x = 0; x < w; x++)
-        for (int64_t k = 0; k < c; k++) row[x * c + k] *= own->columns[x];
+    const float *rows = own->rows + y, *at = from + y * width;
+    float above = y > 0 ? own->backward ? rows[-1] : rows[0] : 0, below = y < h - 1 ? own->backward ? rows[1] : rows[0] : 0;
+    NAME(add_rows)(row, y > 0 ? at - width : NULL, above, at, rows[0], y < h - 1 ? at + width : NULL, below, width);
     float *out = to + y * width;
-    for (int64_t x = 0; x < w; x++) {
-      float factor = own->backward ? 1.0f : own->rows[y] * own->columns[x];
-      const float *here = row + x * c;
-      if (x > 0 && x < w - 1)
-        for (int64_t k = 0; k < c; k++) out[x * c + k] = (here[k - c] + here[k] + here[k + c]) * factor;
-      else if (x > 0)
-        for (int64_t k = 0; k < c; k++) out[x * c + k] = (here[k - c] + here[k]) * factor;
-      else if (w > 1)
-        for (int64_t k = 0; k < c; k++) out[x * c + k] = (here[k] + here[k + c]) * factor;
-      else
-        for (int64_t k = 0; k < c; k++) out[x * c + k] = here[k] * factor;
+    if (w == 1) {
+      memcpy(out, row, (size_t)c * sizeof(float));
+      continue;
     }
+    float outer = own->backward ? edge : middle; /* of the neighbour of an edge column that is an edge column itself */
+    NAME(add_rows)(out, NULL, 0, row, edge, row + c, own->backward ? middle : edge, c);
+    if (w == 2) {
+      NAME(add_rows)(out + c, row, edge, row + c, edge, NULL, 0, c);
+      continue;
+    }
+    NAME(add_rows)(out + c, row, outer, row + c, middle, row + 2 * c, w == 3 ? outer : middle, c);
+    if (w > 3) {
+      NAME(add_rows)(out + 2 * c, row + c, middle, row + 2 * c, middle, row + 3 * c, middle, (w - 4) * c);
+      int64_t last = (w - 2) * c;
+      NAME(add_rows)(out + last, row + last - c, middle, row + last, middle, row + last + c, outer, c);
+    }
+    NAME(add_rows)(out + width - c, row + width - 2 * c, own->backward ? middle : edge, row + width - c, edge, NULL, 0, c);
   }
 }
 

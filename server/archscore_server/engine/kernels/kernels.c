@@ -102,7 +102,7 @@ struct set {
   void (*pool)(const struct pool *, int64_t, float *);
   void (*overlaps)(const uint64_t *, int64_t, int64_t, int64_t, int32_t *);
   void (*transform_weights)(const float *, int64_t, int64_t, int, float *); /* NULL without these convolutions */
-  void (*convolve)(const struct convolution *, const float *, float *, float *);
+  void (*convolve)(const struct convolution *, const float *, float *, float *, uint8_t *);
   void (*correlate)(const struct convolution *, const float *, const float *, float *, float *);
   void (*gather_weights)(const float *, int64_t, int64_t, float *);
   const char *name;
@@ -349,14 +349,16 @@ struct with_scratch {
   const float *points;
   float *scratch, *sums;
   int64_t scratch_size, sums_size;
+  uint8_t *marks; /* [shares, (h + 2) * (w + 2)], or NULL */
 };
 
 static void run_convolve(void *arguments, int64_t first, int64_t last, int64_t share) {
   struct with_scratch *both = arguments;
   struct convolution *own = both->own;
+  uint8_t *marks = both->marks ? both->marks + share * (own->h + 2) * (own->w + 2) : NULL;
   for (int64_t sample = first; sample < last; sample++)
     chosen->convolve(own, own->map + sample * own->h * own->w * own->in, own->output + sample * own->h * own->w * own->out,
-                     both->scratch + share * both->scratch_size);
+                     both->scratch + share * both->scratch_size, marks);
 }
 
 static void run_correlate(void *arguments, int64_t first, int64_t last, int64_t share) {
@@ -377,7 +379,10 @@ static void *aligned(int64_t count) {
 static int convolve(struct convolution *own, int backward, int64_t threads) {
   int64_t shares = shares_of(own->samples, threads), size = BATCH(own->in + 16);
   float *points = aligned(16 * own->in * own->out), *scratch = aligned(shares * size);
-  if (points && scratch) {
+  /* Where activations are 0 their sums are, exactly: codes are taken of these. Of gradients they are not. */
+  uint8_t *marks = backward ? NULL : malloc((size_t)(shares * (own->h + 2) * (own->w + 2)));
+  int failed = !points || !scratch || (!backward && !marks);
+  if (!failed) {
     /* in and out are those of this run: backward they have changed places. */
     if (backward)
       chosen->transform_weights(own->weights, own->out, own->in, 1, points);
@@ -385,12 +390,12 @@ static int convolve(struct convolution *own, int backward, int64_t threads) {
       chosen->transform_weights(own->weights, own->in, own->out, 0, points);
     memset(scratch, 0, (size_t)(shares * size) * sizeof(float)); /* what lies beyond the last tile is multiplied, too */
     own->points = points;
-    struct with_scratch both = {own, points, scratch, NULL, size, 0};
+    struct with_scratch both = {own, points, scratch, NULL, size, 0, marks};
     share(run_convolve, &both, own->samples, shares);
   }
-  int failed = !points || !scratch;
   free(points);
   free(scratch);
+  free(marks);
   return -failed;
 }
 
@@ -399,7 +404,7 @@ static int correlate(struct convolution *own, int64_t threads) {
   float *points = aligned(shares * sums), *scratch = aligned(shares * size);
   if (points && scratch) {
     memset(points, 0, (size_t)(shares * sums) * sizeof(float));
-    struct with_scratch both = {own, NULL, scratch, points, size, sums};
+    struct with_scratch both = {own, NULL, scratch, points, size, sums, NULL};
     share(run_correlate, &both, own->samples, shares);
     for (int64_t share = 1; share < shares; share++)
       for (int64_t i = 0; i < sums; i++) points[i] += points[share * sums + i];

@@ -105,10 +105,28 @@ static void NAME(transform_weights)(const float *weights, int64_t in, int64_t ou
     }
 }
 
-/* One sample: to[h, w, out] from map[h, w, in]. `scratch`: 16 * TILES * (in + LANES). */
-static void NAME(convolve)(const struct convolution *own, const float *map, float *to, float *scratch) {
+/* Marks the pixels of a sample that are not 0 in all channels, in a frame of zeros [h + 2, w + 2]; whether all are. */
+static int NAME(mark)(const float *map, int64_t h, int64_t w, int64_t channels, uint8_t *marks) {
+  int all = 1;
+  memset(marks, 0, (size_t)((h + 2) * (w + 2)));
+  for (int64_t y = 0; y < h; y++)
+    for (int64_t x = 0; x < w; x++) {
+      const float *pixel = map + (y * w + x) * channels;
+      int marked = 0;
+      for (int64_t block = 0; block < channels && !marked; block += LANES)
+        marked = _mm512_cmp_ps_mask((__m512)NAME(load)(pixel + block), _mm512_setzero_ps(), _CMP_NEQ_UQ) != 0;
+      marks[(y + 1) * (w + 2) + x + 1] = (uint8_t)marked;
+      all &= marked;
+    }
+  return all;
+}
+
+/* One sample: to[h, w, out] from map[h, w, in]. `scratch`: 16 * TILES * (in + LANES); `marks`: (h + 2) * (w + 2), or NULL
+ * where what is a sum of zeros need not be 0. */
+static void NAME(convolve)(const struct convolution *own, const float *map, float *to, float *scratch, uint8_t *marks) {
   int64_t h = own->h, w = own->w, in = own->in, out = own->out, across = w / 2, all = h / 2 * across;
   float *points = scratch, *products = scratch + 16 * TILES * in;
+  if (marks && NAME(mark)(map, h, w, in, marks)) marks = NULL;
   for (int64_t first = 0; first < all; first += TILES) {
     int64_t tiles = all - first < TILES ? all - first : TILES;
     NAME(transform_input)(map, h, w, in, first, tiles, points);
@@ -144,6 +162,14 @@ static void NAME(convolve)(const struct convolution *own, const float *map, floa
       }
     }
   }
+  if (!marks) return;
+  for (int64_t y = 0; y < h; y++)
+    for (int64_t x = 0; x < w; x++) {
+      int marked = 0;
+      for (int64_t i = 0; i < 3; i++)
+        for (int64_t j = 0; j < 3; j++) marked |= marks[(y + i) * (w + 2) + x + j];
+      if (!marked) memset(to + (y * w + x) * out, 0, (size_t)out * sizeof(float));
+    }
 }
 
 /* One sample's part of the gradients of the weights, as points [16, in, out]. `scratch`: 16 * TILES * (in + out), zeros. */

@@ -57,6 +57,7 @@ class SingleWalk(Walk):
             total=plain,
             rectified=rectified,
             statistics=kernels.STATISTICS * kernels.period(channels),
+            uses_up=not self._keeps_outputs,
         )
         layers = sum(part.coded for part in parts)
         relus = int(relu and self._watch.compares_relus)

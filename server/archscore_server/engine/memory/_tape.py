@@ -52,9 +52,10 @@ class _Sum:
         rectified: its positive part, if that is read.
         saved: what the derivative needs.
         factors: entries that the derivative takes for a moment.
+        uses_up: whether the gradients of normalised maps take their place.
     """
 
-    __slots__ = ("factors", "inputs", "normalised", "rectified", "saved", "total")
+    __slots__ = ("factors", "inputs", "normalised", "rectified", "saved", "total", "uses_up")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class _Sum:
         rectified: Value | None,
         saved: Sequence[Value],
         factors: int,
+        uses_up: bool,
     ) -> None:
         self.inputs = inputs
         self.normalised = normalised
@@ -71,6 +73,7 @@ class _Sum:
         self.rectified = rectified
         self.saved = saved
         self.factors = factors
+        self.uses_up = uses_up
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -150,7 +153,14 @@ class Tape:
         return output
 
     def sum(
-        self, parts: Sequence[Value], normalised: Sequence[bool], *, total: bool, rectified: bool, statistics: int
+        self,
+        parts: Sequence[Value],
+        normalised: Sequence[bool],
+        *,
+        total: bool,
+        rectified: bool,
+        statistics: int,
+        uses_up: bool,
     ) -> tuple[Value | None, Value | None]:
         """A sum of maps by the kernels for CPUs, and its positive part, each where it is read.
 
@@ -162,6 +172,7 @@ class Tape:
             total: whether the sum is read.
             rectified: whether its positive part is.
             statistics: entries of the statistics of a map.
+            uses_up: whether the gradients of normalised maps take their place.
         """
         own = [self.new(statistics) for each in normalised if each]
         size, alone = parts[0].size, len(parts) == 1 and not normalised[0]
@@ -175,7 +186,9 @@ class Tape:
         if differentiable and (whole or positive):
             maps = [part for part, each in zip(parts, normalised, strict=True) if each]
             saved = [*maps, *own, *([positive] if positive else [])]
-            self._record(_Sum(tuple(parts), tuple(normalised), whole, positive, saved, 3 * len(maps) * statistics // 4))
+            self._record(
+                _Sum(tuple(parts), tuple(normalised), whole, positive, saved, 3 * len(maps) * statistics // 4, uses_up)
+            )
         self.drop(*own)
         return whole, positive
 
@@ -272,7 +285,7 @@ class Tape:
         alone = len(of_total) == 1 and not of_rectified
         whole = self.keep(of_total[0]) if alone else self.new(node.inputs[0].size)
         own = [
-            (value, self.new(value.size) if each else self.keep(whole))
+            (value, self.keep(whole) if not each else self.keep(value) if node.uses_up else self.new(value.size))
             for value, each in zip(node.inputs, node.normalised, strict=True)
         ]
         self.spike(node.factors * self.width)

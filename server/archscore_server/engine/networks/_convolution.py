@@ -1,4 +1,4 @@
-"""3x3 convolutions by the kernels for CPUs: Winograd's F(2x2, 3x3) for what is not compared with 0."""
+"""3x3 convolutions by the kernels for CPUs: Winograd's F(2x2, 3x3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -23,27 +22,11 @@ def suits(x: Tensor, weight: Tensor, *, groups: int, stride: int) -> bool:
     )
 
 
-def conv3x3(x: Tensor, weight: Tensor, *, exact: bool) -> Tensor:
-    """3x3 convolution with stride 1 and padding 1, float32; differentiates once.
-
-    Args:
-        x: [N, in, H, W].
-        weight: [out, in, 3, 3].
-        exact: whether a sum of zeros must be 0, as where activation codes are taken. Gradients are by Winograd anyway.
-
-    Returns:
-        [N, out, H, W].
-    """
-    return _conv3x3(x, weight, exact)
-
-
 class _Conv3x3(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, exact: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x, weight = dense(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
-        if exact:
-            return F.conv2d(x, weight, padding=1)
         shape = (len(x), len(weight), *x.shape[2:])
         output = torch.empty(shape, memory_format=torch.channels_last)
         kernels.convolve(x, weight, output=output, threads=torch.get_num_threads())
@@ -51,14 +34,15 @@ class _Conv3x3(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         kernels.convolve(
             x, weight, gradient=dense(gradient), of_map=of_x, of_weights=of_weight, threads=torch.get_num_threads()
         )
-        return of_x, of_weight, None
+        return of_x, of_weight
 
 
-_conv3x3: Callable[..., Tensor] = _Conv3x3.apply
+conv3x3: Callable[[Tensor, Tensor], Tensor] = _Conv3x3.apply
+"""3x3 convolution, stride 1, padding 1: [N, in, H, W] and [out, in, 3, 3] -> [N, out, H, W]; differentiates once."""

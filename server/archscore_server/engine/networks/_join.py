@@ -40,6 +40,7 @@ class Join:
         rectified: how many read its positive part.
         coded: whether the codes of the sum are wanted.
         eps: BatchNorm's.
+        uses_up: whether the derivative puts gradients into the memory of the maps, which nobody needs any more.
         codes: of the sum, uint8 [N, bytes].
         part_codes: of each part that is coded.
         statistics: of each part that is normalised, [kernels.STATISTICS, period].
@@ -50,6 +51,7 @@ class Join:
     rectified: int
     coded: bool
     eps: float
+    uses_up: bool
     codes: Tensor | None = None
     part_codes: list[Tensor | None] = field(default_factory=list)
     statistics: list[Tensor | None] = field(default_factory=list)
@@ -96,6 +98,7 @@ class _Join(torch.autograd.Function):
         ctx.normalised = [part.normalised for part in join.parts]
         ctx.statistics = [own for own in join.statistics if own is not None]
         ctx.plain = join.plain
+        ctx.uses_up = join.uses_up
         ctx.save_for_backward(*normalised, *([] if rectified is None else [rectified]))
         plain = [] if total is None else [total.view_as(total) for _ in range(join.plain)]
         positive = [] if rectified is None else [rectified.view_as(rectified) for _ in range(join.rectified - 1)]
@@ -113,7 +116,7 @@ class _Join(torch.autograd.Function):
         maps, mask = [dense(own) for own in saved[:count]], saved[-1] if of_rectified else None
         alone = len(of_total) == 1 and not of_rectified
         gradient = of_total[0] if alone else torch.empty_like((of_total or of_rectified)[0])
-        of_maps = [torch.empty_like(own) for own in maps]
+        of_maps = maps if ctx.uses_up else [torch.empty_like(own) for own in maps]
         if count or not alone:
             kernels.unjoin(
                 of_total=of_total,

@@ -44,8 +44,9 @@ class SingleRun:
         self, x: Tensor, call: LayerCall, groups: int, stride: int, padding: int, factor: float, *, normalised: bool
     ) -> Part:
         weights = self._weights.of(call)
-        if self._trains and _convolution.suits(x, weights[0], groups=groups, stride=stride):
-            y = conv3x3(x, weights.flatten(0, 1), exact=self._observer.takes_codes)
+        if _convolution.suits(x, weights[0], groups=groups, stride=stride):
+            weight = weights.flatten(0, 1)
+            y = conv3x3(x, weight if factor == 1 else weight * factor)
         else:
             y = convolve(x, weights, groups=groups, stride=stride, padding=padding, factor=factor)
         self._observer.output(call, y)
@@ -66,7 +67,7 @@ class SingleRun:
         multiplicity = rectified if relus is None else relus
         coded = multiplicity > 0 and self._observer.compares_relus
         channels, size = parts[0].map.shape[1], parts[0].map[0].numel()
-        join = Join(tuple(parts), plain, rectified, coded, self._eps)
+        join = Join(tuple(parts), plain, rectified, coded, self._eps, uses_up=not self._observer.keeps_outputs)
         parts.clear()
         outputs = join.run()
         if join.codes is not None:

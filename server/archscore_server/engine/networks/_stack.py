@@ -53,8 +53,8 @@ class Observer:
     #: Whether the codes of ReLU inputs are compared.
     compares_relus = False
 
-    #: Whether any codes are: then zeros must be exact.
-    takes_codes = False
+    #: Whether outputs of layers are needed when the run is over.
+    keeps_outputs = False
 
     def compares_layer(self, size: int, samples: int) -> bool:
         """Whether the codes of a layer's output are compared.
