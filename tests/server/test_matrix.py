@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,15 @@ async def serving(directory: Path, max_queued: int = 100) -> AsyncIterator[Runni
             yield running
     finally:
         await server.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _others_are_not_looked_at() -> Iterator[None]:
+    """What all modules of tests hold is left out of collections and counts, which are many here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
