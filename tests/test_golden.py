@@ -31,7 +31,7 @@ def ask_engine(data: Datasets, device: str, case: dict[str, Any], proxies: list[
 @pytest.fixture(scope="session")
 def client(golden_data: Path) -> Iterator[Client]:
     with (
-        server_process("--workers", "1", "--data-dir", str(golden_data)) as server,
+        server_process("--workers", "1", "--threads", "1", "--data-dir", str(golden_data)) as server,
         Client(server.address) as connected,
     ):
         yield connected

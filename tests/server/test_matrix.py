@@ -571,7 +571,7 @@ async def test_a_server_that_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     faults = Path(__file__).parents[1] / "faults"
     path = os.pathsep.join([str(faults), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"PYTHONPATH": path, "ARCHSCORE_FAULTS": str(tmp_path)}
-    with server_process("--device", "cpu", "--workers", "1", environment=environment) as server:
+    with server_process("--device", "cpu", "--workers", "1", "--threads", "1", environment=environment) as server:
         assert len(marked("ARCHSCORE_FAULTS", str(tmp_path))) == 2
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = scoring_pb2_grpc.ScoringServiceStub(channel)
