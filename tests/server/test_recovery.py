@@ -97,7 +97,7 @@ def test_the_store_of_a_stopped_server_can_be_looked_at(tmp_path: Path) -> None:
     """SIGTERM flushes the store; the installed command reads it."""
     store = tmp_path / "scores.sqlite"
     command = [str(Path(sys.executable).with_name("archscore-server")), "store"]
-    options = ("--device", "cpu", "--workers", "1", "--threads", "1", "--lame-duck", "0", "--store", str(store))
+    options = ("--device", "cpu", "--workers", "1", "--threads", "1", "--store", str(store))
     with server_process(*options) as server:
         with Client(server.address) as client:
             scored = client.score(CELLS[0], PROXIES, config=CONFIG)
