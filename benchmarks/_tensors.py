@@ -23,7 +23,8 @@ class TensorBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._known_bytes = 0
 
     def __torch_dispatch__(
         self,
@@ -33,13 +34,17 @@ class TensorBytes(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
         for value in tree_leaves((result, args)):
             if isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()
                 reference = StorageWeakRef(storage)
-                self._alive[reference.cdata] = (reference, storage.nbytes())
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self._alive.values()))
+                _, before = self._known.get(reference.cdata, (None, 0))
+                self._known[reference.cdata] = (reference, storage.nbytes())
+                self._known_bytes += storage.nbytes() - before
+        if self._known_bytes > self.peak:  # which those alive are not if all that were known are not
+            self._known = {key: entry for key, entry in self._known.items() if not entry[0].expired()}
+            self._known_bytes = sum(nbytes for _, nbytes in self._known.values())
+            self.peak = max(self.peak, self._known_bytes)
         return result
 
 

@@ -7,6 +7,8 @@ import pytest
 
 # Small networks gain nothing from more threads, and a busy machine makes threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where there are more all the same, they do not wait by keeping a core busy, which others may be waiting for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ GENERATED = ROOT / ".venv-proto" / "bin" / "python"
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with archscore.testing.server() as server:
+    with archscore.testing.server(threads=1) as server:
         yield server.address
 
 

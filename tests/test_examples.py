@@ -20,7 +20,7 @@ CELL = r"(\|\S+\|)"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[archscore.testing.Server]:
-    with archscore.testing.server() as running:
+    with archscore.testing.server(threads=1) as running:
         yield running
 
 

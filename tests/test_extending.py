@@ -53,7 +53,7 @@ def test_the_engine_and_the_service_have_it() -> None:
     values = json.loads(ran.stdout)
     assert 0 < values["grad_entropy"] < np.log(100)
 
-    with archscore.testing.server() as server, server.client() as client:
+    with archscore.testing.server(threads=1) as server, server.client() as client:
         [listed] = [proxy for proxy in client.proxies() if proxy.name == "grad_entropy"]
         assert listed.description == "How evenly the gradient spreads over the layers."
         evaluation = client.score("index:6111", ["grad_entropy", "snip"], space="nasbench201", config=CONFIG)

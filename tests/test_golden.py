@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,39 +21,50 @@ CASES = cases()
 
 #: What an implementation answers: proxy -> (outcome, value, standard error).
 Answer = Mapping[str, tuple[str, float | None, float | None]]
-Ask = Callable[[dict[str, Any], list[str], str], Answer]
+Ask = Callable[[dict[str, Any], str], Answer]
 
 
-def ask_engine(data: Datasets, device: str, case: dict[str, Any], proxies: list[str], precision: str) -> Answer:
-    [evaluation] = evaluate([architecture(case)], proxies, engine_config(case, precision), data=data, device=device)
+def ask_engine(data: Datasets, device: str, case: dict[str, Any], precision: str) -> Answer:
+    names, own = registry.names(), engine_config(case, precision)
+    [evaluation] = evaluate([architecture(case)], names, own, data=data, device=device)
     return {name: (s.outcome.value, s.value, s.standard_error) for name, s in evaluation.scores.items()}
 
 
-@pytest.fixture(scope="session")
-def client(golden_data: Path) -> Iterator[Client]:
+def ask_service(client: Client, case: dict[str, Any], precision: str) -> Answer:
+    asked = {"space": case["space"], "config": config(case, precision)}
+    evaluation = client.score(case["encoding"], registry.names(), **asked)
+    return {name: (s.outcome.value, s.value, s.standard_error) for name, s in evaluation.scores.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service(request: pytest.FixtureRequest, golden_data: Path) -> Iterator[dict[tuple[str, str], Future[Answer]]]:
+    """What the service answers, by case and precision: it is asked all that is tested at once, as the engine starts."""
+    items = (item for item in request.session.items if isinstance(item, pytest.Function))
+    asked = [item.callspec.params for item in items if item.function is test_reference_scores]
+    asked = [own for own in asked if own["ask"] == "service"]
+    if not asked:
+        yield {}
+        return
     with (
-        server_process("--workers", "1", "--data-dir", str(golden_data)) as server,
-        Client(server.address) as connected,
+        server_process("--workers", "1", "--threads", "1", "--data-dir", str(golden_data)) as server,
+        Client(server.address) as client,
+        ThreadPoolExecutor(1) as thread,
     ):
-        yield connected
+        yield {
+            (case_id(own["case"]), own["precision"]): thread.submit(ask_service, client, own["case"], own["precision"])
+            for own in asked
+        }
+        thread.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(params=["engine", "service", pytest.param("cuda", marks=pytest.mark.gpu)])
-def ask(request: pytest.FixtureRequest, golden_data: Path) -> Ask:
-    """One of the ways to get a score."""
-    if request.param == "engine":
-        return partial(ask_engine, Datasets(golden_data), "cpu")
-    if request.param == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA device")
-        return partial(ask_engine, Datasets(golden_data), "cuda")
-    connected: Client = request.getfixturevalue("client")
-
-    def ask_service(case: dict[str, Any], proxies: list[str], precision: str) -> Answer:
-        evaluation = connected.score(case["encoding"], proxies, space=case["space"], config=config(case, precision))
-        return {name: (s.outcome.value, s.value, s.standard_error) for name, s in evaluation.scores.items()}
-
-    return ask_service
+def ask(request: pytest.FixtureRequest, golden_data: Path, service: dict[tuple[str, str], Future[Answer]]) -> Ask:
+    """One of the ways to get the scores of all proxies."""
+    if request.param == "service":
+        return lambda case, precision: service[case_id(case), precision].result()
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return partial(ask_engine, Datasets(golden_data), "cpu" if request.param == "engine" else "cuda")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -61,7 +73,7 @@ def test_reference_scores(ask: Ask, case: dict[str, Any], precision: str) -> Non
     non_finite = case.get("non_finite", [])
     if case["outcome"] == "OK":
         assert {*case["scores"], *non_finite} == set(registry.names()), "every proxy has a reference score"
-    for name, (outcome, value, error) in ask(case, registry.names(), precision).items():
+    for name, (outcome, value, error) in ask(case, precision).items():
         if name not in case["scores"]:
             expected = "non_finite" if name in non_finite else "degenerate"
             assert (outcome, value, error) == (expected, None, None), name

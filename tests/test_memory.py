@@ -21,7 +21,7 @@ def test_memory_does_not_grow_past_the_first_hundred() -> None:
     rng = random.Random(0)
     cells = "\n".join(nasbench201.sample(rng).format() for _ in range(CELLS)) + "\n"
     command = [sys.executable, "-m", "archscore.cli", "score", "--proxies", "tcet,ssnr,naswot", "--config", CONFIG]
-    with server_process("--workers", "1") as server:
+    with server_process("--workers", "1", "--threads", "1") as server:
         command += ["--json", "--file", "-", "--server", server.address]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None

@@ -35,7 +35,7 @@ def environment(directory: Path) -> Iterator[dict[str, str]]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     variables = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(sys.path)}
     # Only one server of the machine has the port of the tutorial.
-    ours = {"PORT": "0", "METRICS_PORT": "0", "DEVICE": "cpu", "WORKERS": "1", "LAME_DUCK": "0"}
+    ours = {"PORT": "0", "METRICS_PORT": "0", "DEVICE": "cpu", "WORKERS": "1", "THREADS": "1", "LAME_DUCK": "0"}
     settings = {**variables, **{f"ARCHSCORE_{name}": value for name, value in ours.items()}}
     with subprocess.Popen(
         ["bash", "-c", f"exec {SERVER}"], cwd=directory, env=settings, stdout=subprocess.PIPE, text=True

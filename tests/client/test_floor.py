@@ -159,7 +159,7 @@ def test_closing_the_asynchronous_client_ends_what_is_in_flight(python: str) -> 
 @at_floor
 def test_the_client_at_its_floor() -> None:
     assert FLOOR_PYTHON is not None
-    with archscore.testing.server() as server:
+    with archscore.testing.server(threads=1) as server:
         answer = subprocess.run(
             [FLOOR_PYTHON, "-W", "error", "-c", SCRIPT, server.address],
             capture_output=True,

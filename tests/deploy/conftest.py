@@ -60,7 +60,7 @@ def run_id() -> str:
 @pytest.fixture(scope="session")
 def image(engine: Engine, run_id: str) -> Iterator[str]:
     """The tag of the image that the Dockerfile makes, as it is."""
-    engine.client.images.build(path=str(ROOT), tag=run_id, rm=True, forcerm=True)
+    containers.build(engine, run_id)
     yield run_id
     engine.client.images.remove(run_id, force=True)
 

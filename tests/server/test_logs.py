@@ -256,7 +256,9 @@ def test_workers_log_alike(tmp_path: Path):
     log = tmp_path / "log"
     with (
         log.open("w") as stream,
-        server_process("--device", "cpu", "--workers", "1", environment={"PYTHONPATH": path}, log=stream) as server,
+        server_process(
+            "--device", "cpu", "--workers", "1", "--threads", "1", environment={"PYTHONPATH": path}, log=stream
+        ) as server,
     ):
         [worker] = server.workers()
         assert server.stop() == 0

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,15 @@ async def serving(directory: Path, max_queued: int = 100) -> AsyncIterator[Runni
             yield running
     finally:
         await server.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _others_are_not_looked_at() -> Iterator[None]:
+    """What all modules of tests hold is left out of collections and counts, which are many here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -562,7 +571,7 @@ async def test_a_server_that_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     faults = Path(__file__).parents[1] / "faults"
     path = os.pathsep.join([str(faults), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"PYTHONPATH": path, "ARCHSCORE_FAULTS": str(tmp_path)}
-    with server_process("--device", "cpu", "--workers", "1", environment=environment) as server:
+    with server_process("--device", "cpu", "--workers", "1", "--threads", "1", environment=environment) as server:
         assert len(marked("ARCHSCORE_FAULTS", str(tmp_path))) == 2
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = scoring_pb2_grpc.ScoringServiceStub(channel)

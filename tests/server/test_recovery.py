@@ -17,11 +17,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from archscore import Client, Result, UnavailableError
 from archscore.spaces import nasbench201
+from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from support.process import ServerProcess, marked, server_process
+from support.serving import one
 
 CONFIG = {"batchSize": 8, "resolution": 16, "nasbench201": {"channels": 4, "cellsPerStage": 1}}
 PROXIES = ("tcet", "snip")
@@ -94,7 +97,8 @@ def test_the_store_of_a_stopped_server_can_be_looked_at(tmp_path: Path) -> None:
     """SIGTERM flushes the store; the installed command reads it."""
     store = tmp_path / "scores.sqlite"
     command = [str(Path(sys.executable).with_name("archscore-server")), "store"]
-    with server_process("--device", "cpu", "--workers", "1", "--lame-duck", "0", "--store", str(store)) as server:
+    options = ("--device", "cpu", "--workers", "1", "--threads", "1", "--store", str(store))
+    with server_process(*options) as server:
         with Client(server.address) as client:
             scored = client.score(CELLS[0], PROXIES, config=CONFIG)
         assert server.stop() == 0
@@ -135,8 +139,11 @@ def test_the_lame_duck(tmp_path: Path) -> None:
 
 
 def ask_for_what_hangs(server: ServerProcess) -> None:
-    with Client(server.address) as client, contextlib.suppress(UnavailableError):
-        client.score(CELLS[0], "fault_hang", config=CONFIG, timeout=30)
+    """Asks once: a client would wait for another server in the place of the one that stops."""
+    config = json_format.ParseDict(CONFIG, scoring_pb2.EvaluationConfig())
+    request = one(CELLS[0].format(), ["fault_hang"], config=config)
+    with grpc.insecure_channel(server.address) as channel, contextlib.suppress(grpc.RpcError):
+        scoring_pb2_grpc.ScoringServiceStub(channel).ScoreArchitecture(request, timeout=60)
 
 
 def wait_for_status(server: ServerProcess, status: int) -> None:

@@ -1,4 +1,8 @@
-"""A Docker engine, the project's image, and its compose files as somebody would start them."""
+"""A Docker engine, the project's image, and its compose files as somebody would start them.
+
+`python -m support.containers SCRIPT` starts the engine of a script, with all that the tests find there if it is: the
+stand-ins, and the layers of the image.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -55,6 +60,11 @@ def start(script: Path) -> tuple[Engine, bool]:
         if verb:
             _run_script(script, verb, tag)
     return Engine(client, host), started
+
+
+def build(engine: Engine, tag: str | None = None) -> None:
+    """Makes the image of the Dockerfile, as it is."""
+    engine.client.images.build(path=str(ROOT), tag=tag, rm=True, forcerm=True)
 
 
 def stop(script: Path, engine: Engine) -> None:
@@ -177,3 +187,7 @@ def _free_ports(count: int) -> list[int]:
     for bound in sockets:
         bound.close()
     return ports
+
+
+if __name__ == "__main__":
+    build(start(Path(sys.argv[1]))[0])

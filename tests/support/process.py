@@ -117,11 +117,12 @@ def server_process(
     """Starts a server on free ports, waits until it is ready, and stops it with SIGTERM in the end.
 
     Args:
-        options: of its command line.
+        options: of its command line. Without any it stops at once, with no time as a lame duck.
         environment: variables besides those of this process.
         log: where its log goes, if not to this process's stderr.
     """
-    command = [sys.executable, "-m", "archscore_server", "--port", "0", "--metrics-port", "0", *options]
+    own = ("--port", "0", "--metrics-port", "0", "--lame-duck", "0")
+    command = [sys.executable, "-m", "archscore_server", *own, *options]
     variables = {**os.environ, **(environment or {})}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:

@@ -132,7 +132,10 @@ def test_server_and_engine_give_the_same_rows(tmp_path: Path) -> None:
 
     proxies, cells = ["flops", "naswot", "snip"], [*random_cells(4, seed=0), DISCONNECTED]
     engine = EngineSource(proxies=proxies, config=CONFIG, seed=0)
-    with server_process("--device", "cpu", "--workers", "1") as server, Client(server.address) as client:
+    with (
+        server_process("--device", "cpu", "--workers", "1", "--threads", "1") as server,
+        Client(server.address) as client,
+    ):
         asked = ServerSource(client, proxies=proxies, config=CONFIG, seed=0)
         by_server = {row.index: row for row in asked.score(cells)}
     assert asked.setting == engine.setting

@@ -17,19 +17,20 @@ import sys
 from archscore.spaces import zennas
 from archscore_server.engine import EvaluationConfig, Precision, evaluate, proxies
 
+compared = ["tcet", "snip", "grad_norm", "synflow"]
 for genome in sys.argv[2:]:
     for seed in range(3):
         single, double = (
             evaluate(
                 [zennas.parse(genome)],
-                proxies.names(),
+                names,
                 EvaluationConfig(
                     batch_size=16, seed=seed, precision=precision, network=zennas.NetworkConfig(sys.argv[1] == "links")
                 ),
             )[0].scores
-            for precision in (Precision.FLOAT32, Precision.FLOAT64)
+            for precision, names in ((Precision.FLOAT32, proxies.names()), (Precision.FLOAT64, compared))
         )
-        for name in ("tcet", "snip", "grad_norm", "synflow"):
+        for name in compared:
             assert abs(single[name].value / double[name].value - 1) < 1e-3, (genome, name, single[name], double[name])
 """
 

@@ -20,6 +20,7 @@ OTHER = zennas.parse("SuperResK3K3(3,8,2,8,1)SuperConvK1BNRELU(8,16,1,1)")
 def config(*, links: bool = False, repeats: int = 3, precision: Precision = Precision.FLOAT64) -> EvaluationConfig:
     return EvaluationConfig(
         batch_size=16,
+        resolution=16,
         seed=5,
         repeats=repeats,
         precision=precision,
@@ -73,7 +74,7 @@ def test_a_config_of_the_other_space_is_refused() -> None:
 
 
 def test_a_map_of_one_pixel_is_scored() -> None:
-    narrow = zennas.parse("SuperConvK1BNRELU(3,8,32,1)")
+    narrow = zennas.parse("SuperConvK1BNRELU(3,8,16,1)")
     [evaluation] = evaluate([narrow], registry.names(), config(repeats=1))
     outcomes = {score.outcome for score in evaluation.scores.values()}
     assert outcomes <= {Outcome.OK, Outcome.NON_FINITE}
