@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from archscore_server.engine import minibatches, tables
 
 
 class TensorBytes(TorchDispatchMode):
@@ -49,8 +52,15 @@ class TensorBytes(TorchDispatchMode):
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most bytes of tensors that are alive at once while a function runs."""
+    """The most bytes of tensors that are alive at once while a function runs.
+
+    Weights and minibatches are not kept meanwhile, neither found nor left: what is kept is bounded on its own.
+    """
     tracked = TensorBytes()
-    with tracked:
+    with (
+        patch.object(tables, "TABLES", tables.WeightTables(max_bytes=0)),
+        patch.object(minibatches, "RECENT", minibatches.RecentMinibatches(max_bytes=0)),
+        tracked,
+    ):
         function()
     return tracked.peak

@@ -15,7 +15,7 @@ from archscore.spaces import nasbench201
 from archscore_server import _rates, _turns, cli, config, errors, logs, pagination, recent
 from archscore_server.admission import MAX_WORK
 from archscore_server.config import Limits
-from archscore_server.engine import EvaluationConfig
+from archscore_server.engine import EvaluationConfig, init, minibatches, tables
 from archscore_server.engine.memory import USABLE_MEMORY
 from archscore_server.engine.proxies import get, names
 from archscore_server.engine.statistics import Pass
@@ -105,6 +105,9 @@ def test_bounds_of_what_is_kept_are_documented() -> None:
         f"at most {pagination._MAX_TOKEN} characters, a page {pagination.MAX_PAGE_SIZE:,} entries",
         f"cut to {errors._MAX_QUOTED} characters",
         f"in the log to {logs._HEAD + logs._TAIL:,} characters",
+        f"{init.CACHE_BYTES // 2**20} MiB of the random streams",
+        f"{tables.CACHE_BYTES // 2**20} MiB of weights and {minibatches.CACHE_BYTES // 2**20} MiB of minibatches",
+        f"the {1 - USABLE_MEMORY:.0%} of the memory".replace("%", " %"),
     ):
         assert bound in " ".join(kept.split())
 

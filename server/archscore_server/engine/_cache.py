@@ -14,12 +14,13 @@ class ByteCache(Generic[V]):
 
     Attributes:
         nbytes: bytes kept now.
+        max_bytes: the most that are kept.
     """
 
     def __init__(self, max_bytes: int) -> None:
         """Starts empty."""
         self.nbytes = 0
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._values: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
 
     def get(self, key: Hashable) -> V | None:
@@ -33,9 +34,14 @@ class ByteCache(Generic[V]):
         """Keeps a value, in place of one of the same key; one larger than the whole cache is not kept."""
         if key in self._values:
             self.nbytes -= self._values.pop(key)[1]
-        if nbytes > self._max_bytes:
+        if nbytes > self.max_bytes:
             return
         self._values[key] = (value, nbytes)
         self.nbytes += nbytes
-        while self.nbytes > self._max_bytes:
+        while self.nbytes > self.max_bytes:
             self.nbytes -= self._values.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Keeps nothing any more."""
+        self._values.clear()
+        self.nbytes = 0

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archscore_server.engine._cache import ByteCache
 from archscore_server.engine.config import ConfigError, EvaluationConfig
 from archscore_server.engine.datasets import GAUSSIAN, Dataset, Datasets
 
 #: Streams: images and labels of minibatch i of "gaussian", and the order in which the images of a dataset are taken.
 _IMAGES, _LABELS, _ORDER = 1_000_000, 2_000_000, 3_000_000
-
-#: Bytes of minibatches that are kept: some dozens of the default size.
-CACHE_BYTES = 64 * 2**20
 
 
 def rng(a: int, b: int) -> np.random.Generator:
@@ -26,18 +23,10 @@ def rng(a: int, b: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
-    """Images, float32 [B, 3, R, R], and labels, int64 [B]. Read-only: minibatches are shared."""
+    """Images, float32 [B, 3, R, R], and labels, int64 [B]."""
 
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        """Makes the arrays read-only."""
-        self.images.flags.writeable = False
-        self.labels.flags.writeable = False
-
-
-_MINIBATCHES: ByteCache[Minibatch] = ByteCache(CACHE_BYTES)
 
 
 def dataset_of(config: EvaluationConfig, data: Datasets | None, minibatches: int = 1) -> Dataset | None:
@@ -66,7 +55,7 @@ def dataset_of(config: EvaluationConfig, data: Datasets | None, minibatches: int
 
 
 def minibatch(config: EvaluationConfig, seed: int, index: int = 0, dataset: Dataset | None = None) -> Minibatch:
-    """A minibatch of the config's dataset. Recent ones are kept.
+    """Draws a minibatch of the config's dataset.
 
     Args:
         config: dataset, batch size and, for "gaussian", resolution and classes.
@@ -78,38 +67,37 @@ def minibatch(config: EvaluationConfig, seed: int, index: int = 0, dataset: Data
         ConfigError: the dataset has too few images.
         ValueError: it is not the dataset of the config.
     """
-    if config.dataset != (dataset.info.name if dataset else GAUSSIAN):
-        raise ValueError(f"the config asks for dataset {config.dataset!r}")
-    key = _key(config, dataset.info.content_sha256 if dataset else GAUSSIAN, seed, index)
-    kept = _MINIBATCHES.get(key)
-    if kept is None:
-        kept = _draw(config, seed, index, dataset)
-        _MINIBATCHES.put(key, kept, kept.images.nbytes + kept.labels.nbytes)
-    return kept
+    _content(config, dataset)
+    return _sample(dataset, config.batch_size, seed, index) if dataset else _gaussian(config, seed, index)
+
+
+def minibatch_key(config: EvaluationConfig, seed: int, index: int, dataset: Dataset | None) -> Hashable:
+    """All that `minibatch` depends on.
+
+    Raises:
+        ValueError: the dataset is not that of the config.
+    """
+    return _content(config, dataset), seed, index, config.batch_size, config.resolution, config.num_classes
 
 
 def minibatch_sha256(config: EvaluationConfig, data: Datasets | None = None) -> str:
     """SHA-256 over minibatch 0 of the first seed, in hexadecimal: float32 images, then int64 labels, little-endian.
 
-    The minibatch is drawn for this alone and not kept: who asks for the hash seldom needs the images.
-
     Raises:
         ConfigError: the config does not go with its dataset.
         DatasetError: the dataset cannot be used.
     """
-    first = _draw(config, config.seed, 0, dataset_of(config, data))
+    first = minibatch(config, config.seed, 0, dataset_of(config, data))
     digest = hashlib.sha256(first.images.astype("<f4", copy=False).tobytes())
     digest.update(first.labels.astype("<i8", copy=False).tobytes())
     return digest.hexdigest()
 
 
-def _key(config: EvaluationConfig, content: str, seed: int, index: int) -> tuple[object, ...]:
-    """What a minibatch depends on."""
-    return content, seed, index, config.batch_size, config.resolution, config.num_classes
-
-
-def _draw(config: EvaluationConfig, seed: int, index: int, dataset: Dataset | None) -> Minibatch:
-    return _sample(dataset, config.batch_size, seed, index) if dataset else _gaussian(config, seed, index)
+def _content(config: EvaluationConfig, dataset: Dataset | None) -> str:
+    """What images are taken from."""
+    if config.dataset != (dataset.info.name if dataset else GAUSSIAN):
+        raise ValueError(f"the config asks for dataset {config.dataset!r}")
+    return dataset.info.content_sha256 if dataset else GAUSSIAN
 
 
 def _gaussian(config: EvaluationConfig, seed: int, index: int) -> Minibatch:

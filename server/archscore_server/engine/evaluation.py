@@ -18,11 +18,13 @@ from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
 from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
+from archscore_server.engine.minibatches import RECENT
 from archscore_server.engine.networks import build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.stack_sizes import DEFAULTS
 from archscore_server.engine.static import evaluate_without_device, static_scores
 from archscore_server.engine.statistics import Array
+from archscore_server.engine.tables import TABLES
 
 #: What a RuntimeError says that is about memory: of torch's allocator on the CPU, of C++ and of cuBLAS.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -239,7 +241,7 @@ def _planned(
 
 
 def usable_bytes(device: torch.device) -> int:
-    """Memory that tensors of an evaluation may take."""
+    """Memory that tensors of an evaluation may take, beside the weights and minibatches that are kept."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -269,6 +271,8 @@ def try_stack(
         if not _ran_out_of_memory(error):
             raise
     gc.collect()  # what cycles still hold of the attempt
+    TABLES.clear(device)
+    RECENT.clear(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None

@@ -27,3 +27,12 @@ def test_what_is_larger_than_the_cache_is_not_kept_and_displaces_nothing() -> No
     cache.put("b", "B", 31)
     assert cache.get("b") is None
     assert cache.get("a") == "A"
+
+
+def test_a_cleared_cache_is_as_good_as_new() -> None:
+    cache: ByteCache[str] = ByteCache(30)
+    cache.put("a", "A", 20)
+    cache.clear()
+    assert (cache.get("a"), cache.nbytes) == (None, 0)
+    cache.put("b", "B", 30)
+    assert cache.get("b") == "B"

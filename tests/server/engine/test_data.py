@@ -23,14 +23,6 @@ def test_gaussian_minibatches_are_what_numpy_draws() -> None:
         np.testing.assert_array_equal(batch.labels, labels)
 
 
-def test_minibatches_are_shared_and_cannot_be_changed() -> None:
-    config = EvaluationConfig(batch_size=4, resolution=4)
-    batch = minibatch(config, 0)
-    assert minibatch(config, 0) is batch
-    with pytest.raises(ValueError, match="read-only"):
-        batch.images[0] = 0
-
-
 def test_the_hash_is_that_of_images_and_labels() -> None:
     config = EvaluationConfig(batch_size=4, resolution=4, seed=9)
     batch = minibatch(config, 9)
@@ -68,9 +60,6 @@ def test_minibatches_of_a_dataset_are_normalised_and_permuted(data: Datasets, se
         np.testing.assert_allclose(image, expected, rtol=1e-7, atol=1e-8)
         assert label == LABELS[place]
     assert (batch.images.dtype, batch.labels.dtype) == (np.float32, np.int64)
-    assert minibatch(config, seed, index, dataset_of(config, data)) is batch
-    with pytest.raises(ValueError, match="read-only"):
-        batch.images[0] = 0
 
 
 def test_minibatches_of_equal_names_and_other_content_differ(data: Datasets, tmp_path: Path) -> None:

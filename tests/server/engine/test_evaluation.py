@@ -32,7 +32,9 @@ from archscore_server.engine import (
 )
 from archscore_server.engine import evaluation as engine_evaluation
 from archscore_server.engine import proxies as registry
+from archscore_server.engine.minibatches import RECENT
 from archscore_server.engine.statistics import MINIBATCHES, Pass
+from archscore_server.engine.tables import TABLES
 from golden_cases import PRECISIONS, tolerance
 from support.images import draw, write_npz
 
@@ -289,6 +291,20 @@ def test_a_stack_that_runs_out_of_memory_shrinks_and_scores_stay(
     tried = fault(lambda stack: error if len(stack) > 2 else None)
     assert_equal(evaluate(cells, proxies, config(Precision.FLOAT64), stack_size=8), expected)
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1], "later stacks keep the smaller size"
+
+
+def test_where_memory_runs_out_nothing_is_kept(fault: Callable[[Fault], list[int]]) -> None:
+    cpu, kept = torch.device("cpu"), []
+
+    def first(_stack: Sequence[Architecture]) -> Exception | None:
+        kept.append(TABLES.nbytes(cpu) + RECENT.nbytes(cpu))
+        return MemoryError() if len(kept) == 1 else None
+
+    evaluate(CONNECTED[:2], ["snip"], config(Precision.FLOAT32))
+    fault(first)
+    evaluate(CONNECTED[:2], ["snip"], config(Precision.FLOAT32), stack_size=2)
+    assert kept[0] > kept[1] == 0
+    assert kept[2] > 0, "what the stack before has drawn"
 
 
 def test_repeats_of_one_architecture_shrink_too(fault: Callable[[Fault], list[int]]) -> None:

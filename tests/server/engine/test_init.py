@@ -31,7 +31,7 @@ def test_a_weight_is_its_stream_times_the_scale_rounded_to_float32(layer: Layer,
         Init.NORMAL: drawn,
         Init.PYTORCH: (2 * stream(3, 11).random(shape) - 1) / math.sqrt(fan_in),
     }[init]
-    weight = WeightStreams().weight(layer, 11, 3, init)
+    weight = WeightStreams().weight(shape, 11, 3, init)
     assert weight.dtype == np.float32
     np.testing.assert_array_equal(weight, expected.astype(np.float32))
 
@@ -39,14 +39,22 @@ def test_a_weight_is_its_stream_times_the_scale_rounded_to_float32(layer: Layer,
 def test_what_was_drawn_before_does_not_matter() -> None:
     streams = WeightStreams()
     for layer in (LINEAR, CONV, GROUPED, CONV, LINEAR):
-        fresh = WeightStreams().weight(layer, 2, 5, Init.NORMAL)
-        np.testing.assert_array_equal(streams.weight(layer, 2, 5, Init.NORMAL), fresh)
+        fresh = WeightStreams().weight(layer.weight_shape, 2, 5, Init.NORMAL)
+        np.testing.assert_array_equal(streams.weight(layer.weight_shape, 2, 5, Init.NORMAL), fresh)
+
+
+@pytest.mark.parametrize("init", list(Init))
+def test_a_weight_is_the_caller_s_own(init: Init) -> None:
+    streams = WeightStreams()
+    before = streams.weight(LINEAR.weight_shape, 2, 5, init).copy()
+    streams.weight(LINEAR.weight_shape, 2, 5, init)[:] = 0
+    np.testing.assert_array_equal(streams.weight(LINEAR.weight_shape, 2, 5, init), before)
 
 
 def test_streams_are_kept_up_to_a_bound() -> None:
     bound = 10 * CONV.weights * 8
     streams = WeightStreams(max_bytes=bound)
     for k in range(1000):
-        streams.weight(CONV, k, 0, Init.NORMAL)
+        streams.weight(CONV.weight_shape, k, 0, Init.NORMAL)
         assert streams.nbytes <= bound
     assert streams.nbytes > bound // 2

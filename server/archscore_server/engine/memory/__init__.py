@@ -2,7 +2,7 @@
 
 The network is run on a tape that has sizes in place of tensors (`_tape`, `_networks`), pass by pass (`_passes`). What
 is counted is tensors: weights, activations, gradients and statistics. Scratch memory inside single operations, the
-caches of weight streams and minibatches (bounded on their own) and the libraries themselves come on top.
+caches of weights and minibatches (bounded on their own) and the libraries themselves come on top.
 
 Pure Python: the front end predicts, too.
 """

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archscore.spaces import Layer
+from archscore_server.engine import tables
 from archscore_server.engine.config import Init
-from archscore_server.engine.init import STREAMS
 from archscore_server.engine.statistics import Array
 
 Shape = tuple[int, ...]
@@ -223,15 +223,16 @@ class Stack(ABC):
     def _draw(self, init: Init) -> dict[Shape, Tensor]:
         """The weights of all calls, [U, *shape] float32 for each shape."""
         if init not in self._drawn:
-            numbers = self.present.cumsum(axis=1) - 1
-            self._drawn[init] = {}
-            for shape, calls in self._calls.items():
-                drawn = []
-                for flat in (flat for call in calls for flat in call.slots):
-                    network, slot = divmod(flat, self.slots)
-                    k = int(numbers[network, slot])
-                    drawn.append(STREAMS.weight(self.layers[network][k], k, self.seeds[network], init))
-                self._drawn[init][shape] = torch.from_numpy(np.stack(drawn)).to(self.device)
+            numbers = (self.present.cumsum(axis=1) - 1).ravel().tolist()
+            self._drawn[init] = {
+                shape: tables.TABLES.take(
+                    shape,
+                    [(self.seeds[slot // self.slots], numbers[slot]) for call in calls for slot in call.slots],
+                    init,
+                    self.device,
+                )
+                for shape, calls in self._calls.items()
+            }
         return self._drawn[init]
 
 

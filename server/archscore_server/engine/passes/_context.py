@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archscore_server.engine import minibatches
 from archscore_server.engine.config import EvaluationConfig, Precision
-from archscore_server.engine.data import Minibatch, minibatch
 from archscore_server.engine.datasets import GAUSSIAN, Dataset
 from archscore_server.engine.networks import Mode, Observer, Shape, Stack
 
@@ -50,24 +49,30 @@ class Context:
             dtype: if not the config's.
 
         Returns:
-            [N, 3, R, R] where all networks share them, else [N, A*3, R, R].
+            [N, 3, R, R] where all networks share them, else [N, A*3, R, R]. Nothing may write to them or make them
+            require gradients, unless they are `own`: other passes and stacks may have the same tensor.
         """
         config, dataset = self.config, self._dataset
         if gaussian:
             config, dataset = replace(config, dataset=GAUSSIAN, dataset_sha256=None), None
-        shared = len(set(self.stack.seeds)) == 1 and not own
-        seeds = self.stack.seeds[:1] if shared else self.stack.seeds
-        images = np.concatenate([minibatch(config, seed, index, dataset).images for seed in seeds], axis=1)
-        on_device = torch.from_numpy(images).to(self.stack.device, dtype or self.dtype)
-        return on_device.contiguous(memory_format=torch.channels_last)
+        seeds = self.stack.seeds
+        by_seed = {seed: self._minibatch(config, seed, index, dataset).images for seed in set(seeds)}
+        if len(by_seed) == 1 and not own:
+            images = by_seed[seeds[0]]
+        else:
+            images = torch.cat([by_seed[seed] for seed in seeds], dim=1)
+        return images.to(dtype or self.dtype).contiguous(memory_format=torch.channels_last)
 
     def labels(self, index: int = 0) -> Tensor:
         """Labels of minibatch `index`, [A, N]."""
-        batches: dict[int, Minibatch] = {
-            seed: minibatch(self.config, seed, index, self._dataset) for seed in set(self.stack.seeds)
-        }
-        labels = np.stack([batches[seed].labels for seed in self.stack.seeds])
-        return torch.from_numpy(labels).to(self.stack.device)
+        seeds = self.stack.seeds
+        by_seed = {seed: self._minibatch(self.config, seed, index, self._dataset).labels for seed in set(seeds)}
+        return torch.stack([by_seed[seed] for seed in seeds])
+
+    def _minibatch(
+        self, config: EvaluationConfig, seed: int, index: int, dataset: Dataset | None
+    ) -> minibatches.DeviceMinibatch:
+        return minibatches.RECENT.get(config, seed, index, dataset, self.stack.device)
 
     def gradient(self, index: int) -> Gradients:
         """dL/dw on minibatch `index` in train mode, computed unless a pass has."""
