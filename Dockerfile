@@ -23,13 +23,18 @@ RUN sed 's/ --hash.*//' requirements-torch.txt > torch.txt \
       ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
 
 FROM dependencies AS archscore
+# The kernels for CPUs are compiled here; the image itself has no compiler.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 COPY deploy/requirements-build.txt ./
 RUN pip install --no-cache-dir --no-deps --require-hashes --target /opt/hatchling -r requirements-build.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY client client
 COPY server server
 # Into a prefix of its own, which becomes a small layer over the large one of the dependencies.
-RUN PYTHONPATH=/opt/hatchling pip --python /opt/archscore/bin/python install \
+RUN ARCHSCORE_KERNELS=require PYTHONPATH=/opt/hatchling pip --python /opt/archscore/bin/python install \
       --no-cache-dir --no-deps --no-build-isolation --prefix /opt/layer .
 
 FROM python:3.11-slim-bookworm

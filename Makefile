@@ -16,7 +16,8 @@ help: ## list the verbs
 
 install: .venv/installed ## make .venv with everything that development needs
 
-.venv/installed: pyproject.toml constraints.txt
+# The kernels for CPUs are compiled when the package is installed.
+.venv/installed: pyproject.toml constraints.txt hatch_build.py $(wildcard server/archscore_server/engine/kernels/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@touch $@

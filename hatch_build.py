@@ -1,7 +1,7 @@
 """Builds the kernels for CPUs (archscore_server/engine/kernels) with the C compiler of the machine, if it has one.
 
-Without a compiler the package is built all the same, and the engine takes torch's operations. `ARCHSCORE_KERNELS=require`
-makes that an error, for images and wheels that must have them; `ARCHSCORE_KERNELS=skip` builds none.
+Without a compiler the package is built all the same, and the engine takes torch's operations.
+`ARCHSCORE_KERNELS=require` makes that an error, for images and wheels that must have them; `skip` builds none.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class CustomBuildHook(BuildHookInterface[Any]):
         wanted = os.environ.get("ARCHSCORE_KERNELS", "")
         if wanted == "skip" or self.target_name != "wheel":
             return
-        compiler = os.environ.get("CC", "cc")
-        library = Path(self.root, KERNELS, "_kernels.so")
-        partial = library.with_suffix(f".{os.getpid()}")  # a build beside this one, or a process that has it loaded
-        command = [*shlex.split(compiler), *FLAGS, str(Path(self.root, KERNELS, "kernels.c")), "-o", str(partial), "-lm"]
+        directory = Path(self.root, KERNELS)
+        library = directory / "_kernels.so"
+        partial = library.with_suffix(f".{os.getpid()}")  # a process may have the other one loaded
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        command = [*compiler, *FLAGS, str(directory / "kernels.c"), "-o", str(partial), "-lm", "-ldl"]
         try:
-            subprocess.run([*command, "-ldl"], check=True, capture_output=True, text=True)  # noqa: S603
+            subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
             partial.replace(library)
         except (OSError, subprocess.CalledProcessError) as error:
             partial.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from archscore_server.engine import (
     Precision,
     evaluate,
     evaluation,
+    kernels,
     passes,
     predicted_bytes,
 )
@@ -70,10 +71,29 @@ def spent(architectures: list[Architecture], proxies: list[str], config: Evaluat
     return peak_bytes(run)
 
 
-@pytest.mark.parametrize(("batch_size", "precision"), [(32, Precision.FLOAT32), (5, Precision.FLOAT64)])
+@pytest.fixture(params=["kernels", "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernels for CPUs where they are, or by torch's operations."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "_LIBRARY", None)
+    elif not kernels.available():
+        pytest.skip("the kernels were not built: no C compiler")
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("proxies", PROXIES.values(), ids=PROXIES)
 @pytest.mark.parametrize(("architecture", "network"), ARCHITECTURES.values(), ids=ARCHITECTURES)
-def test_predicted_is_spent(
+def test_predicted_is_spent(architecture: Architecture, network: NetworkConfig, proxies: list[str]) -> None:
+    holds(architecture, network, proxies, 32, Precision.FLOAT32)
+
+
+@pytest.mark.parametrize("proxies", PROXIES.values(), ids=PROXIES)
+@pytest.mark.parametrize(("architecture", "network"), ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_predicted_is_spent_in_double(architecture: Architecture, network: NetworkConfig, proxies: list[str]) -> None:
+    holds(architecture, network, proxies, 5, Precision.FLOAT64)
+
+
+def holds(
     architecture: Architecture, network: NetworkConfig, proxies: list[str], batch_size: int, precision: Precision
 ) -> None:
     config = EvaluationConfig(batch_size=batch_size, resolution=16, precision=precision, network=network)

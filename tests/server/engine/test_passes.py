@@ -85,9 +85,9 @@ def test_a_pass_never_runs_twice(space: str, monkeypatch: pytest.MonkeyPatch) ->
     stack = build([SPACES[space].parse(encodings[space])], [0], config, torch.device("cpu"))
     forwards = []
 
-    def counted(*arguments: Any) -> torch.Tensor:
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
         forwards.append(arguments)
-        return type(stack).forward(stack, *arguments)
+        return type(stack).forward(stack, *arguments, **options)
 
     monkeypatch.setattr(stack, "forward", counted)
     passes.run(stack, list(STATISTICS), config)

@@ -73,7 +73,7 @@ def predicted_bytes(
         KeyError: a proxy is not known.
         NetworkError: there is no such network.
     """
-    return _predicted(cast(Hashable, architecture), _needs(proxies), config, device, 1)
+    return _each(architecture, _needs(proxies), config, device, 1)
 
 
 def fits(
@@ -89,7 +89,7 @@ def fits(
     needs = _needs(proxies)
 
     def needed(own: Architecture, networks: int) -> int:
-        return _predicted(cast(Hashable, own), needs, config, device, networks)
+        return _each(own, needs, config, device, networks)
 
     if isinstance(architecture, Cell) and max(needed(cell, 1) for cell in LARGEST_CELLS) <= available:
         return max(1, int(available / (max(needed(cell, 2) for cell in LARGEST_CELLS) * MIXED_STACK)))
@@ -104,8 +104,14 @@ def _needs(proxies: Sequence[str]) -> frozenset[str]:
     return frozenset(need for name in proxies for need in registry.get(name).needs)
 
 
-@lru_cache(maxsize=4096)
-def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str, networks: int) -> int:
+def _each(
+    architecture: Architecture, needs: frozenset[str], config: EvaluationConfig, device: str, networks: int
+) -> int:
     """Bytes for each of so many networks side by side."""
     single = kernels.serve(networks, config.precision, device)
+    return _predicted(cast(Hashable, architecture), needs, config, device, single)
+
+
+@lru_cache(maxsize=4096)
+def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str, single: bool) -> int:
     return int(Prediction(architecture, config, device, single=single).run(needs) * (1 + _RESERVE)) + _LEAST
