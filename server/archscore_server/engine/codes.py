@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Whether this CPU has instructions for products of int8; without them torch has but a plain loop.
-_INT8_PRODUCTS = torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported()
-
 #: Entries of codes that are converted to float32 at a time: few enough to stay in the cache, and to need no memory.
 _CHUNK = 2048
 
@@ -42,10 +39,8 @@ def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
 
 def overlaps(codes: Tensor) -> Tensor:
     """c_i . c_j for all pairs of samples, exact; int8 [U, N, n] -> [U, N, N]."""
-    # (torch's int8 product reads past the end of codes of a single entry)
-    if codes.device.type == "cpu" and _INT8_PRODUCTS and codes.shape[-1] > 1:
-        return torch.stack([torch._int_mm(code, code.t()) for code in codes])
-    # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too
+    # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too. (torch's product of int8 is a plain loop on
+    # CPUs without instructions for it, and reads past the end of codes of a single entry.)
     if codes.device.type == "cpu":
         units, samples, _ = codes.shape
         products = torch.zeros(units, samples, samples)

@@ -21,7 +21,7 @@ _KERNEL_IMAGES = 16
 #: once more for the eigenvalues of the singular ones, and a temporary.
 _LOGDET_MATRICES = 5
 
-#: Entries of each code that a CPU without int8 products has as float32: two parts, one after the other.
+#: Entries of each code that a CPU has as float32: two parts, one after the other.
 _CODE_PARTS = 2 * 2048
 
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
@@ -37,7 +37,7 @@ class _Codes(Watch):
     def __init__(self, images: int, device: str, *, layers: bool = False, relus: bool = False) -> None:
         self._layer_matrices = self._relu_matrices = 0
         self._images = images
-        # Codes are taken as float32, too: all on a GPU, and part by part on a CPU without int8 products.
+        # Codes are taken as float32, too: all on a GPU, and part by part on a CPU.
         self._most_floats = _CODE_PARTS if device == "cpu" else None
         self._layers = layers
         self._relus = relus
