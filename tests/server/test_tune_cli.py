@@ -106,7 +106,9 @@ def test_one_gpu_of_each_name_is_measured(tune, asked, monkeypatch):
     monkeypatch.setattr(
         tune_cli,
         "machine",
-        lambda device, threads: Machine(device_kind="cuda", device_name=device, threads=threads, torch_version="2"),
+        lambda device, threads: Machine(
+            device_kind="cuda", device_name=device, threads=threads, torch_version="2", kernels=""
+        ),
     )
     result = tune("--device", "auto")
     assert result.exit_code == 0, result.output

@@ -48,12 +48,14 @@ class Machine:
         device_name: what the maker calls it.
         threads: CPU threads of an operation.
         torch_version: of torch, with its build.
+        kernels: instruction set of the kernels for CPUs; "" on a GPU, and where there are none.
     """
 
     device_kind: str
     device_name: str
     threads: int
     torch_version: str
+    kernels: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archscore.spaces import Architecture, nasbench201
 from archscore_server import glibc
-from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig
+from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig, kernels
 from archscore_server.engine.stack_sizes import DEFAULTS, Machine, StackSizes, Workload
 from archscore_server.engine.statistics import Pass
 from archscore_server.pool._allocator import Allocator
@@ -58,6 +58,8 @@ class TorchEngine:
 
         from archscore_server.engine._numerics import has_tf32
 
+        if device == "cpu" and not kernels.available():
+            _logger.warning("no kernels for CPUs: the package was built without a C compiler, and takes longer")
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"CUDA is not available: torch {torch.__version__} sees no GPU")
         torch.set_num_threads(threads)
@@ -167,7 +169,13 @@ def machine(device: str, threads: int) -> Machine:
 
     kind = torch.device(device).type
     name = torch.cuda.get_device_name(device) if kind == "cuda" else _cpu_name()
-    return Machine(device_kind=kind, device_name=name, threads=threads, torch_version=torch.__version__)
+    return Machine(
+        device_kind=kind,
+        device_name=name,
+        threads=threads,
+        torch_version=torch.__version__,
+        kernels=kernels.chosen() if kind == "cpu" else "",
+    )
 
 
 def memory_bytes() -> int:

@@ -19,7 +19,7 @@ from archscore_server.engine.stack_sizes import (
     record,
 )
 
-MACHINE = Machine(device_kind="cuda", device_name="a GPU", threads=4, torch_version="2.9.0+cu130")
+MACHINE = Machine(device_kind="cuda", device_name="a GPU", threads=4, torch_version="2.9.0+cu130", kernels="")
 CONFIG = EvaluationConfig()
 WORKLOAD = Workload.of(["tcet"], CONFIG)
 TUNED = Tuned(64, {32: 900.0, 64: 1000.0})
@@ -39,7 +39,15 @@ def test_what_is_recorded_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"device_name": "another"}, {"threads": 1}, {"torch_version": "2.10.0"}, {"device_kind": "cpu"}], ids=str
+    "change",
+    [
+        {"device_name": "another"},
+        {"threads": 1},
+        {"torch_version": "2.10.0"},
+        {"device_kind": "cpu"},
+        {"kernels": "v3"},
+    ],
+    ids=str,
 )
 def test_another_machine_has_its_own(change):
     found = StackSizes({(MACHINE, WORKLOAD): TUNED})
@@ -79,7 +87,7 @@ def test_what_takes_as_long_is_the_same_work(proxies, config):
 
 def broken(**changes: object) -> str:
     entry = {
-        "machine": {"device_kind": "cpu", "device_name": "a CPU", "threads": 1, "torch_version": "2"},
+        "machine": {"device_kind": "cpu", "device_name": "a CPU", "threads": 1, "torch_version": "2", "kernels": "v4"},
         "workload": {
             "space": "nasbench201",
             "passes": ["train"],
@@ -115,7 +123,9 @@ UNUSABLE = {
     "size true": broken(stack_size=True),
     "size in words": broken(stack_size="4"),
     "no machine": broken(machine={}),
-    "machine of lists": broken(machine={"device_kind": [], "device_name": "a CPU", "threads": 1, "torch_version": "2"}),
+    "machine of lists": broken(
+        machine={"device_kind": [], "device_name": "a CPU", "threads": 1, "torch_version": "2", "kernels": "v4"}
+    ),
     "rates": broken(per_second={"four": 1}),
 }
 
