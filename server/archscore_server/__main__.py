@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 
+from archscore_server import standard_streams
+
 #: What the extra `server` brings, by module.
 _NEEDED = ("click", "grpc_health", "grpc_reflection", "numpy", "prometheus_client", "structlog", "torch")
 
 
 def main() -> None:
     """Runs the command line."""
+    standard_streams.open_closed()
     if os.getpid() == 1:
         # The kernel drops signals that the first process of a container does not handle, and loading takes a second.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

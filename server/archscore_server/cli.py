@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from archscore._version import __version__
-from archscore_server import logs
+from archscore_server import logs, standard_streams
 from archscore_server.admission import MAX_WORK
 from archscore_server.app import Server, StartError, address
 from archscore_server.config import Limits, Settings
@@ -223,7 +223,7 @@ def main(context: click.Context, /, log_level: str, log_format: logs.Style, **op
         listening = address(settings.host, server.port)
         metrics = address(settings.metrics_host, server.metrics_port)
         health = f" health on {address(settings.host, server.health_port)}" if server.health_port else ""
-        click.echo(f"archscore-server listening on {listening} metrics on {metrics}{health}")
+        standard_streams.say(f"archscore-server listening on {listening} metrics on {metrics}{health}")
 
     try:
         asyncio.run(serve(settings, announce))

@@ -68,6 +68,31 @@ class ScoringRequest:
     priority: Priority
 
 
+class Encodings:
+    """The encodings of a request, taken out of its message a part at a time: most may be taken back before their turn.
+
+    They cost more to take out, one by one, than all of the message costs to decode.
+    """
+
+    __slots__ = ("_architectures",)
+
+    def __init__(self, architectures: Sequence[scoring_pb2.Architecture]) -> None:
+        """Takes the field of the message."""
+        self._architectures = architectures
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._architectures)
+
+    def __getitem__(self, index: int) -> str:
+        """One of them."""
+        return self._architectures[index].encoding
+
+    def part(self, positions: range) -> list[str]:
+        """Those at consecutive positions."""
+        return [architecture.encoding for architecture in self._architectures[positions.start : positions.stop]]
+
+
 class ScoringRequests:
     """Checks requests to score, once for all that have the same in common: a search sends thousands of them."""
 

@@ -1,8 +1,9 @@
 """Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC.
 
-A submission is admitted whole or not at all. Equal items in flight are one evaluation with several waiters. One task
-per slot of the pool takes batches from the queue, where clients take turns. What a lost worker or a failed batch leaves
-behind is run again in halves until a culprit stands alone, so that one bad architecture never fails another.
+A submission is admitted whole or not at all; for one that comes in parts, room is taken before. Equal items in flight
+are one evaluation with several waiters. One task per slot of the pool takes batches from the queue, where clients take
+turns. What a lost worker or a failed batch leaves behind is run again in halves until a culprit stands alone, so that
+one bad architecture never fails another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from archscore_server._failures import Failures
 from archscore_server._observer import NullObserver, Observer, RetryReason
 from archscore_server._priority import Priority
 from archscore_server._queue import BatchReason, Queue
+from archscore_server._room import Room
 from archscore_server._waiter import (
     ArchitectureFailedError,
     Deadline,
@@ -40,6 +42,7 @@ __all__ = [
     "Priority",
     "QueueFullError",
     "RetryReason",
+    "Room",
     "Scheduler",
     "StoppingError",
     "Waiter",
@@ -95,7 +98,7 @@ class Scheduler:
         self._failures = Failures()
         self._stopping = False
         self._stopped = False
-        self._promised = 0
+        self._promised = dict.fromkeys(Priority, 0)
         self._slots: list[asyncio.Task[None]] = []
         self._work_may_be_ready = asyncio.Event()
         self._nothing_in_flight = asyncio.Event()
@@ -111,6 +114,19 @@ class Scheduler:
         """Architectures that wait or run."""
         return self._queue.in_flight
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is evaluated any more."""
+        return self._stopped
+
+    @property
+    def ahead(self) -> int:
+        """Architectures that should wait or run for one caller, so that no slot ever waits for more of them.
+
+        As many as all slots can run at once, and as many again: what comes after these need not be looked at yet.
+        """
+        return 2 * self._queue.slots * max(self._queue.max_batch, self._queue.max_short_batch)
+
     def seconds_for(self, architectures: int) -> float:
         """How long so many architectures of any kind take, as measured, within 0.1 s and a minute."""
         return self._queue.rates.seconds_for(architectures)
@@ -122,6 +138,20 @@ class Scheduler:
         self._queue.max_batch = self._max_batch or self._pool.max_batch
         self._queue.max_short_batch = self._max_batch or self._pool.max_short_batch
         self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
+
+    def take_room(self, architectures: int, priority: Priority) -> Room | None:
+        """Takes room in the queue for a submission that comes in parts; None if there is not so much.
+
+        Raises:
+            StoppingError: the scheduler drains or has stopped.
+        """
+        if self._stopping:
+            raise StoppingError("the server is stopping")
+        if architectures > self._free:
+            return None
+        room = Room(self._promised, architectures, priority, self._report)
+        self._report()
+        return room
 
     def submit(
         self,
@@ -157,22 +187,25 @@ class Scheduler:
         client: str = "",
         priority: Priority = Priority.DEFAULT,
         deadline: float | None = None,
+        room: Room | None = None,
     ) -> Generator[Waiter, None, None]:
         """Like `submit`, one item at a time: whoever has many may let others have the event loop in between.
 
         Either this raises what `submit` does before the first waiter, or all are admitted. Closing it early admits no
-        more items; what was given out is the caller's.
+        more items; what was given out is the caller's. Items for which there is room already are always admitted.
         """
-        if self._stopping:
+        if room is None and self._stopping:
             raise StoppingError("the server is stopping")
         if not items:
             return
         now = self._clock()
         if deadline is not None and deadline <= now:
+            if room:
+                room.give_back(len(items))
             self._observer.expired(len(items))
             yield from [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
             return
-        room = self._take_room(items)
+        promised = self._promise(items, priority) if room is None else room.spend(len(items))
         limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
         merged = hopeless = 0
         group = self._queue.group(items[0])
@@ -192,14 +225,14 @@ class Scheduler:
                 else:
                     work = self._queue.add(item.architecture, group, client, priority, self._clock())
                     self._work_may_be_ready.set()
-                    if room:
-                        room -= 1
-                        self._promised -= 1
+                    if promised:
+                        promised -= 1
+                        self._promised[priority] -= 1
                 waiter = Waiter(work, client, limit, self._release)
                 work.waiters[waiter] = None
                 yield waiter
         finally:
-            self._promised -= room
+            self._promised[priority] -= promised
             if limit:
                 limit.cancel_if_idle()
             if merged:
@@ -211,7 +244,7 @@ class Scheduler:
     async def drain(self) -> None:
         """Refuses new submissions from now on, and returns when nothing waits or runs."""
         self._stopping = True
-        while self.in_flight:
+        while self._anything:
             self._nothing_in_flight.clear()
             await self._nothing_in_flight.wait()
 
@@ -230,20 +263,30 @@ class Scheduler:
 
     # Admission
 
-    def _take_room(self, items: Sequence[Item]) -> int:
+    @property
+    def _free(self) -> int:
+        """Architectures that there is room for."""
+        return self._max_queued - self.queued - sum(self._promised.values())
+
+    @property
+    def _anything(self) -> bool:
+        """Whether anything waits, runs, or has room to come."""
+        return bool(self.in_flight or any(self._promised.values()))
+
+    def _promise(self, items: Sequence[Item], priority: Priority) -> int:
         """Promises room in the queue to what would have to wait, and says how much.
 
         Raises:
             QueueFullError: there is not so much.
         """
-        free = self._max_queued - self.queued - self._promised
+        free = self._free
         new = len(items)
         # Telling what is new takes a hash of every config: not worth it while even all of them fit.
         if new > free:
             new = len({item for item in items if self._queue.find(item) is None})
             if new and new > free:
                 raise QueueFullError(self._queue.rates.seconds_for(new - free))
-        self._promised += new
+        self._promised[priority] += new
         return new
 
     def _settled(self, client: str, outcome: Outcome) -> Waiter:
@@ -304,9 +347,14 @@ class Scheduler:
 
     def _changed(self) -> None:
         """Follows every change of what waits or runs."""
-        self._observer.queue_depth_changed(self._queue.depths)
+        self._report()
         self._work_may_be_ready.set()
-        if not self.in_flight:
+
+    def _report(self) -> None:
+        """Follows every change of what waits, runs, or has room to come."""
+        depths = {priority: depth + self._promised[priority] for priority, depth in self._queue.depths.items()}
+        self._observer.queue_depth_changed(depths)
+        if not self._anything:
             self._nothing_in_flight.set()
 
     # Dispatch

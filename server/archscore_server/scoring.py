@@ -29,13 +29,15 @@ from archscore_server.library import Library
 from archscore_server.metrics import ArchitectureOutcome, Metrics, ProxyOutcomes
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding, Recent
-from archscore_server.requests import ScoringRequest
+from archscore_server.requests import Encodings, ScoringRequest
 from archscore_server.results import Numbered, Result
 from archscore_server.scheduler import (
     ArchitectureFailedError,
     DeadlineExceededError,
     Item,
+    Priority,
     QueueFullError,
+    Room,
     Scheduler,
     StoppingError,
     Waiter,
@@ -44,6 +46,8 @@ from archscore_server.slices import Slices
 
 #: Results that are given out together at most: a response of theirs stays far below gRPC's limit of 4 MiB.
 _MAX_CHUNK = 256
+#: Architectures of a request that are read together.
+_PART = 256
 #: Known answers that are looked up between two looks at the clock: each takes no longer than a look.
 _STRIDE = 32
 
@@ -129,7 +133,7 @@ class Scoring:
     async def results(
         self,
         request: ScoringRequest,
-        encodings: Sequence[str],
+        encodings: Encodings,
         field_of: Callable[[int], str],
         client: str,
         remaining: float | None,
@@ -156,15 +160,33 @@ class Scoring:
         self._active += 1
         self._idle.clear()
         share = self._in_flight.of(client)
+        room: Room | None = None
         try:
             self._take(share, len(encodings))
-            await self._slices.turn(client)
-            left = await self._repeat(progress, request, encodings, client, answers)
-            if left:
-                candidates = await self._read(progress, request, left, client, field_of)
-                pending = await self._look_up(progress, request, client, candidates)
+            parts = [range(start, min(start + _PART, len(encodings))) for start in range(0, len(encodings), _PART)]
+            parts.reverse()
+
+            async def read() -> list[_Pending]:
+                """Answers what can be answered of the next part, and returns the rest."""
+                await self._slices.turn(client)
+                return await self._prepare(progress, request, parts.pop(), encodings, field_of, client, answers)
+
+            room = self._take_room(len(encodings), request.priority)
+            if room is None:
+                # There is room if enough of them are stored or in flight: to know that takes all of them.
+                pending = [one for _ in list(parts) for one in await read()]
                 await self._submit(progress, pending, request, client, deadline)
             while progress.unanswered:
+                if self._scheduler.stopped:
+                    progress.finish(*((index, _stopped()) for part in parts for index in part))
+                    parts.clear()
+                # What would have to wait long is not read yet: it may be taken back before its turn.
+                ahead = max(_PART, self._scheduler.ahead)
+                while parts and room and progress.waiting < ahead and not progress.finished:
+                    waiting = len(parts[-1])
+                    pending = await read()
+                    room.give_back(waiting - len(pending))
+                    await self._submit(progress, pending, request, client, deadline, room)
                 await progress.any_finished()
                 await self._slices.turn(client)
                 chunk = progress.next_chunk()
@@ -187,6 +209,8 @@ class Scoring:
             raise
         finally:
             try:
+                if room:
+                    room.close()
                 await self._leave(progress, client)
             finally:  # whatever happens meanwhile
                 progress.leave()
@@ -205,10 +229,32 @@ class Scoring:
             retry_after = self._scheduler.seconds_for(error.excess)
             raise errors.client_full(retry_after, self._limits.max_in_flight_per_client) from error
 
+    def _take_room(self, architectures: int, priority: Priority) -> Room | None:
+        try:
+            return self._scheduler.take_room(architectures, priority)
+        except StoppingError as error:
+            raise errors.draining() from error
+
+    async def _prepare(
+        self,
+        progress: _Progress,
+        request: ScoringRequest,
+        part: range,
+        encodings: Encodings,
+        field_of: Callable[[int], str],
+        client: str,
+        answers: ByEncoding[Result],
+    ) -> list[_Pending]:
+        """Answers what needs no worker of a part of a request; returns the rest."""
+        left = await self._repeat(progress, request, part, encodings.part(part), client, answers)
+        candidates = await self._read(progress, request, left, client, field_of)
+        return await self._look_up(progress, request, client, candidates)
+
     async def _repeat(
         self,
         progress: _Progress,
         request: ScoringRequest,
+        part: range,
         encodings: Sequence[str],
         client: str,
         answers: ByEncoding[Result],
@@ -219,9 +265,10 @@ class Scoring:
         for start in range(0, len(encodings), _STRIDE):
             if self._slices.over:
                 await self._slices.turn(client)
-            for index, result in enumerate(map(answers.get, encodings[start : start + _STRIDE]), start):
+            some = encodings[start : start + _STRIDE]
+            for index, encoding, result in zip(part[start:], some, map(answers.get, some), strict=False):
                 if result is None:
-                    left.append((index, encodings[index]))
+                    left.append((index, encoding))
                 else:
                     repeated.append((index, result))
         if repeated:
@@ -263,25 +310,23 @@ class Scoring:
         self, progress: _Progress, request: ScoringRequest, client: str, candidates: Mapping[int, Architecture]
     ) -> list[_Pending]:
         """Answers what the store has, and what takes more work or memory than it may; returns the rest."""
+        if not candidates:
+            return []
         static = [name for name in request.proxies if registry.get(name).static]
         wanted = tuple(sorted(_of_device(request)))
         pending = []
-        numbers = list(candidates)
-        for start in range(0, len(numbers), _MAX_CHUNK):
-            await self._slices.turn(client)
-            part = numbers[start : start + _MAX_CHUNK]
-            found = await self._library.get(request.config, [candidates[index] for index in part], wanted)
-            await self._slices.turn(client)
-            for index, stored in zip(part, found, strict=True):
-                if self._slices.over:
-                    await self._slices.turn(client)
-                architecture = candidates[index]
-                known = {**static_scores(architecture, static, request.config), **stored} if static else stored
-                if len(stored) == len(wanted):
-                    progress.finish((index, _evaluated(known, stored.keys(), lasting=True)))
-                    continue
-                missing = tuple(name for name in wanted if name not in stored) if stored else wanted
-                pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
+        await self._slices.turn(client)
+        found = await self._library.get(request.config, list(candidates.values()), wanted)
+        await self._slices.turn(client)
+        for (index, architecture), stored in zip(candidates.items(), found, strict=True):
+            if self._slices.over:
+                await self._slices.turn(client)
+            known = {**static_scores(architecture, static, request.config), **stored} if static else stored
+            if len(stored) == len(wanted):
+                progress.finish((index, _evaluated(known, stored.keys(), lasting=True)))
+                continue
+            missing = tuple(name for name in wanted if name not in stored) if stored else wanted
+            pending.append(_Pending(index, Item(architecture, missing, request.config), known, stored.keys()))
         return await self._within_budget(progress, request, pending)
 
     async def _within_budget(
@@ -302,10 +347,13 @@ class Scoring:
         request: ScoringRequest,
         client: str,
         deadline: float | None,
+        room: Room | None = None,
     ) -> None:
         await self._slices.turn(client)
         items = [one.item for one in pending]
-        waiters = self._scheduler.submitting(items, client=client, priority=request.priority, deadline=deadline)
+        waiters = self._scheduler.submitting(
+            items, client=client, priority=request.priority, deadline=deadline, room=room
+        )
         with closing(waiters):
             try:
                 for one, waiter in zip(pending, waiters, strict=True):
@@ -319,7 +367,7 @@ class Scoring:
 
     async def _leave(self, progress: _Progress, client: str) -> None:
         """Gives up what has not finished, a little at a time."""
-        for waiter in progress.waiters:
+        for waiter in list(progress.waiters):
             if self._slices.over:
                 await self._slices.turn(client)
             waiter.leave()
@@ -337,13 +385,23 @@ class _Progress:
 
     Attributes:
         unanswered: how many results have not been given out.
-        waiters: those for architectures that wait, or waited.
+        waiters: those for architectures that wait.
     """
 
     unanswered: int
-    waiters: list[Waiter] = field(default_factory=list)
+    waiters: dict[Waiter, None] = field(default_factory=dict)
     _finished: deque[Numbered] = field(default_factory=deque)
     _any_finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def waiting(self) -> int:
+        """How many architectures wait for a worker, or have one."""
+        return len(self.waiters)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is something to be given out."""
+        return bool(self._finished)
 
     def finish(self, *results: Numbered) -> None:
         """Notes results."""
@@ -353,7 +411,7 @@ class _Progress:
 
     def wait_for(self, pending: _Pending, waiter: Waiter) -> None:
         """Expects the result of an architecture that waits."""
-        self.waiters.append(waiter)
+        self.waiters[waiter] = None
         waiter.add_done_callback(partial(self._settled, pending))
 
     async def any_finished(self) -> None:
@@ -377,6 +435,7 @@ class _Progress:
             waiter.leave()
 
     def _settled(self, one: _Pending, waiter: Waiter) -> None:
+        del self.waiters[waiter]
         self.finish((one.index, _settled(one, waiter)))
 
 
@@ -396,11 +455,15 @@ def _settled(one: _Pending, waiter: Waiter) -> Result:
     if isinstance(outcome, DeadlineExceededError):
         return Result(errors.deadline_exceeded(), ArchitectureOutcome.EXPIRED)
     if isinstance(outcome, StoppingError):
-        return Result(errors.draining().status, ArchitectureOutcome.REFUSED)
+        return _stopped()
     if isinstance(outcome, ArchitectureTooLargeError):
         status = errors.architecture_too_large("max_bytes", outcome.needed, outcome.available)
         return Result(status, ArchitectureOutcome.TOO_LARGE)
     return _evaluated({**one.known, **outcome.scores}, one.stored)
+
+
+def _stopped() -> Result:
+    return Result(errors.draining().status, ArchitectureOutcome.REFUSED)
 
 
 def _not_admitted(status: status_pb2.Status) -> Result:

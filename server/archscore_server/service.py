@@ -24,7 +24,7 @@ from archscore_server.errors import RequestError
 from archscore_server.pagination import PageTokenError
 from archscore_server.pool import Pool
 from archscore_server.recent import ByEncoding
-from archscore_server.requests import ScoringRequest, ScoringRequests
+from archscore_server.requests import Encodings, ScoringRequest, ScoringRequests
 from archscore_server.results import Result
 from archscore_server.scoring import Scoring
 
@@ -57,7 +57,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> scoring_pb2.ScoreArchitectureResponse:
         """Scores one architecture."""
         common = self._check(request)
-        encodings = [request.architecture.encoding]
+        encodings = Encodings([request.architecture])
         answers = self._answers.to(common)
         chunks = self._scoring.results(
             common, encodings, lambda _: "architecture.encoding", CALLER.get().name, context.time_remaining(), answers
@@ -77,7 +77,7 @@ class ScoringService(scoring_pb2_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[Any]:
         """Scores many architectures and answers as they finish, with serialized messages."""
         common = self._check(request)
-        encodings = [architecture.encoding for architecture in request.architectures]
+        encodings = Encodings(request.architectures)
         answers = self._answers.to(common)
         chunks = self._scoring.results(
             common,

@@ -1,10 +1,12 @@
 """A short run of messages through the service, and what the judge of answers finds."""
 
 import random
+from typing import Any
 
 import grpc
 import pytest
 
+from archscore_server.requests import ScoringRequest, ScoringRequests
 from fuzz import wire
 from fuzz.messages import call, run
 from fuzz.payloads import METHODS, Payload, payload, request
@@ -20,6 +22,21 @@ async def test_a_short_run() -> None:
     for method in METHODS:
         assert tally.outcomes[f"{method} OK"], tally.outcomes
         assert tally.outcomes[f"{method} INVALID_ARGUMENT"], tally.outcomes
+
+
+async def test_growth_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    check = ScoringRequests.check
+
+    def leak(*arguments: Any) -> ScoringRequest:
+        kept.append(bytes([1]) * 2**20)
+        return check(*arguments)
+
+    monkeypatch.setattr(ScoringRequests, "check", leak)
+    monkeypatch.setattr("fuzz.run.SLACK_HERE", 32 * 2**20)
+    tally = await fuzz_messages(3, 0, 500)
+    [violation] = tally.violations
+    assert violation.startswith("memory grew by ")
 
 
 async def test_an_answer_that_may_not_come_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

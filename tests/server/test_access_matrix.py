@@ -33,7 +33,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICE = "archscore.v1.ScoringService"
 
 TRANSPORTS = ["plain", "TLS", "mutual TLS"]
-CALLS = ["unary", "stream", "health", "reflection"]
+CALLS = ["unary", "stream", "health", "watch", "reflection"]
 
 Bearer = tuple[tuple[str, str], ...]
 Connect = Callable[..., contextlib.AbstractAsyncContextManager[Serving]]
@@ -79,6 +79,8 @@ def call(channel: grpc.aio.Channel, kind: str, metadata: Bearer = ()) -> Any:
         return stub.ScoreArchitectures(many(CELLS), **options)
     if kind == "health":
         return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), **options)
+    if kind == "watch":
+        return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), **options)
     return reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(**options)
 
 
@@ -91,6 +93,10 @@ async def succeed(channel: grpc.aio.Channel, kind: str, metadata: Bearer = ()) -
         assert len(await results_of(ongoing)) == len(CELLS)
     elif kind == "health":
         assert (await ongoing).status == SERVING
+    elif kind == "watch":
+        assert (await ongoing.read()).status == SERVING
+        assert ongoing.cancel()  # it has no end of its own
+        return
     else:
         # Not in `call`: grpc.aio takes it for an error of its own if a call ends while it still sends.
         await ongoing.write(reflection_pb2.ServerReflectionRequest(list_services=""))
@@ -111,7 +117,7 @@ async def test_who_may_call(connect: Connect, tokens: Path, transport: str, sent
         if sent == "revoked":
             await succeed(served.channel, kind, metadata)
             token_file.revoke(tokens, "alice")
-        if kind == "health" or sent == "right" or not needed:
+        if kind in ("health", "watch") or sent == "right" or not needed:
             await succeed(served.channel, kind, metadata)
         else:
             status = await status_of(call(served.channel, kind, metadata))

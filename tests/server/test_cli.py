@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -208,6 +210,39 @@ def test_serves_until_a_signal_and_finishes_its_work(process, number):
     ended(process, timeout=30)
     with pytest.raises(OSError, match=r"refused|reset"):
         urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full", "| :"])
+def test_it_serves_wherever_its_output_goes(redirection, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = f"--port {port} --metrics-port 0 --device cpu --workers 1 --threads 1 --lame-duck 0"
+    pid = tmp_path / "pid"
+    script = f"{{ echo $BASHPID > {pid}; exec {shlex.join(COMMAND)} {options}; }} {redirection}"
+    with subprocess.Popen(
+        ["bash", "-o", "pipefail", "-c", script],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as shell:
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                for answer in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60):
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        break
+                stub = scoring_pb2_grpc.ScoringServiceStub(channel)
+                assert stub.ScoreArchitecture(one("index:6111", ["l2_norm"]), timeout=60).evaluation.scores
+        finally:
+            os.kill(int(pid.read_text()), signal.SIGTERM)
+            stdout, stderr = shell.communicate(timeout=30)
+        assert shell.returncode == 0, stderr
+        assert "Traceback" not in stderr
+        unheard = redirection in (">/dev/full", "| :")
+        assert ("stdout cannot be written to" in stderr) == unheard
+        assert ANNOUNCEMENT.fullmatch(stdout) if redirection == "2>/dev/full" else stdout == ""
 
 
 @pytest.mark.slow

@@ -861,6 +861,94 @@ async def test_a_submission_that_is_admitted_is_drained(start: Start) -> None:
     assert outcomes(waiters) == [True, True]
 
 
+# Submissions in parts, which have their room before
+
+
+async def test_room_is_taken_before_all_parts_come(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool, max_queued=10)
+    await busy(scheduler, pool)
+    assert scheduler.take_room(11, Priority.DEFAULT) is None
+    room = scheduler.take_room(8, Priority.DEFAULT)
+    assert room
+    with pytest.raises(QueueFullError):
+        scheduler.submit(items(*range(20, 23)))
+    assert scheduler.take_room(3, Priority.DEFAULT) is None
+    waiters = list(scheduler.submitting(items(0, 1, 2), room=room))
+    room.give_back(2)
+    waiters += scheduler.submit(items(*range(20, 24)))
+    assert scheduler.queued == len(waiters) == 7
+    with pytest.raises(QueueFullError):
+        scheduler.submit(items(30))
+    room.close()
+    scheduler.submit(items(30, 31, 32))
+
+
+async def test_what_joins_others_work_needs_no_room(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool, max_queued=10)
+    await busy(scheduler, pool)
+    scheduler.submit(items(0, 1, 2))
+    room = scheduler.take_room(7, Priority.DEFAULT)
+    assert room
+    list(scheduler.submitting(items(0, 1, 2), room=room))
+    assert room.left == 4
+    scheduler.submit(items(10, 11, 12))
+
+
+async def test_what_is_late_needs_no_room(start: Start, clock: Clock) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool, max_queued=2)
+    await busy(scheduler, pool)
+    room = scheduler.take_room(2, Priority.DEFAULT)
+    assert room
+    waiters = list(scheduler.submitting(items(1, 2), deadline=clock() - 1, room=room))
+    assert outcomes(waiters) == [DeadlineExceededError] * 2
+    scheduler.submit(items(1, 2))
+
+
+async def test_room_counts_as_what_waits(start: Start, log: Log) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    await busy(scheduler, pool)
+    room = scheduler.take_room(5, Priority.BULK)
+    assert room
+    assert log.depths[-1] == 5
+    list(scheduler.submitting(items(1, 2, 3), priority=Priority.BULK, room=room))
+    assert log.depths[-1] == 5
+    room.close()
+    assert log.depths[-1] == 3
+
+
+async def test_parts_of_what_is_admitted_are_drained(start: Start) -> None:
+    pool = PuppetPool(max_batch=1)
+    scheduler = await start(pool)
+    room = scheduler.take_room(2, Priority.DEFAULT)
+    assert room
+    draining = asyncio.create_task(scheduler.drain())
+    await settle()
+    with pytest.raises(StoppingError):
+        scheduler.take_room(1, Priority.DEFAULT)
+    waiters = list(scheduler.submitting(items(1), room=room))
+    await settle()
+    await pool.last.finish()
+    assert not draining.done()
+    room.close()
+    await draining
+    assert outcomes(waiters) == [True]
+
+
+async def test_parts_that_come_after_the_end_are_not_evaluated(start: Start) -> None:
+    pool = PuppetPool()
+    scheduler = await start(pool)
+    room = scheduler.take_room(2, Priority.DEFAULT)
+    assert room
+    await scheduler.stop()
+    waiters = list(scheduler.submitting(items(1, 2), room=room))
+    assert outcomes(waiters) == [StoppingError] * 2
+    assert not pool.runs
+
+
 async def test_many_that_are_late_hold_nobody_up(start: Start, clock: Clock, log: Log) -> None:
     """Others have the event loop while the waiters of a deadline give up."""
     pool = PuppetPool(max_batch=1)

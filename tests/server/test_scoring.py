@@ -183,7 +183,7 @@ async def test_a_long_request_lets_others_have_the_event_loop(served, monkeypatc
     monkeypatch.setattr(slices, "_SECONDS", 0.0)
     served.pool.gate.clear()
     stub = scoring_pb2_grpc.ScoringServiceStub(served.channel)
-    rest = [cell.format() for cell in map(nasbench201.from_index, range(500)) if cell.connected]
+    rest = [cell.format() for cell in map(nasbench201.from_index, range(250)) if cell.connected]
     long = asyncio.create_task(results_of(stub.ScoreArchitectures(many(rest), timeout=TIMEOUT)))
     submitted = [0]
     while submitted[-1] < len(rest) and not long.done():
@@ -194,11 +194,135 @@ async def test_a_long_request_lets_others_have_the_event_loop(served, monkeypatc
     assert len(await long) == len(rest)
 
 
+# Long requests are read when their turn is near
+
+
+def indices(*numbers):
+    return [f"index:{number}" for number in numbers]
+
+
+CONNECTED = [index for index in range(15_625) if nasbench201.from_index(index).connected]
+
+
+async def test_of_what_is_taken_back_only_the_beginning_was_read(served):
+    """What cannot be read would be answered at once, were it looked at."""
+    served.pool.gate.clear()
+    call = served.stub.ScoreArchitectures(many([*indices(*CONNECTED[:600]), *["garbage"] * 400]), timeout=TIMEOUT)
+    await eventually(lambda: len(served.pool.batches) == served.pool.slots)
+    await asyncio.sleep(0.1)
+    assert served.server._scheduler.in_flight < 600
+    call.cancel()
+    await eventually(lambda: served.server._scheduler.queued == 0 and served.server._scoring._active == 0)
+    outcomes = {
+        outcome: served.metric("archscore_architectures_total", space="nasbench201", outcome=outcome)
+        for outcome in ("cancelled", "invalid")
+    }
+    assert outcomes == {"cancelled": 1_000, "invalid": 0}
+    served.pool.gate.set()
+    await nothing_in_flight(served)
+
+
+async def test_of_a_long_request_all_is_answered_once(served):
+    encodings = [*indices(*CONNECTED[:1_000]), *["garbage"] * 300, *indices(*CONNECTED[500:1_500])]
+    results = await results_of(served.stub.ScoreArchitectures(many(encodings), timeout=TIMEOUT))
+    assert sorted(results) == list(range(len(encodings)))
+    wrong = [index for index, result in results.items() if result.WhichOneof("result") == "error"]
+    assert sorted(wrong) == list(range(1_000, 1_300))
+    assert results[1_000].error.code == code_pb2.INVALID_ARGUMENT
+    assert sorted(served.pool.evaluated) == sorted(
+        nasbench201.from_index(index).format() for index in CONNECTED[:1_500]
+    )
+
+
+async def test_of_a_long_request_the_next_are_read_before_a_worker_has_nothing_to_do(served):
+    turnstile = asyncio.Semaphore(0)  # a batch ends each time that it is released
+    served.pool.gate.wait = turnstile.acquire
+    asking = asyncio.create_task(
+        results_of(served.stub.ScoreArchitectures(many(indices(*CONNECTED[:1_000])), timeout=6 * TIMEOUT))
+    )
+    batches = served.pool.batches
+    await eventually(lambda: len(batches) == served.pool.slots)
+    while len(served.pool.evaluated) < 1_000:
+        started = len(batches)
+        turnstile.release()
+        await eventually(lambda started=started: len(batches) > started)
+    for _ in range(served.pool.slots):
+        turnstile.release()
+    assert len(await asking) == 1_000
+    assert [len(batch.architectures) for batch in batches[: -2 * served.pool.slots]] == [served.pool.max_batch] * (
+        len(batches) - 2 * served.pool.slots
+    )
+
+
+async def test_what_is_not_read_yet_has_its_room_in_the_queue():
+    async with serving(limits=Limits(max_queued_architectures=1_000)) as served:
+        served.pool.gate.clear()
+        long = served.stub.ScoreArchitectures(many(indices(*CONNECTED[:1_000])), timeout=TIMEOUT)
+        await eventually(lambda: len(served.pool.batches) == served.pool.slots)
+        [new] = indices(CONNECTED[-1])
+        running = len(served.pool.evaluated)
+        assert served.metric("archscore_queued_architectures") == 1_000 - running
+        fits = served.stub.ScoreArchitectures(many(indices(*CONNECTED[2_000 : 2_000 + running])), timeout=TIMEOUT)
+        await eventually(lambda: served.metric("archscore_queued_architectures") == 1_000)
+        status = await status_of(served.stub.ScoreArchitecture(one(new), timeout=TIMEOUT))
+        assert reason(status) == "QUEUE_FULL"
+        long.cancel()
+        await eventually(lambda: served.metric("archscore_queued_architectures") == running)
+        served.pool.gate.set()
+        assert len(await results_of(fits)) == running
+        assert (await served.stub.ScoreArchitecture(one(new), timeout=TIMEOUT)).evaluation.scores
+        assert served.metric("archscore_queued_architectures") == 0
+
+
+async def test_what_is_stored_needs_no_room():
+    async with serving(limits=Limits(max_queued_architectures=700)) as served:
+        stored = many(indices(*CONNECTED[:600]))
+        assert len(await results_of(served.stub.ScoreArchitectures(stored, timeout=TIMEOUT))) == 600
+        served.pool.gate.clear()
+        waiting = served.stub.ScoreArchitectures(many(indices(*CONNECTED[1_000:1_700])), timeout=TIMEOUT)
+        await eventually(lambda: served.metric("archscore_queued_architectures") > 600)
+        again = many(indices(*CONNECTED[:600]))
+        assert len(await results_of(served.stub.ScoreArchitectures(again, timeout=TIMEOUT))) == 600
+        over = many(indices(*CONNECTED[:600], *CONNECTED[2_000:2_100]))
+        assert reason(await status_of(served.stub.ScoreArchitectures(over, timeout=TIMEOUT))) == "QUEUE_FULL"
+        served.pool.gate.set()
+        assert len(await results_of(waiting)) == 700
+
+
+async def test_a_long_request_is_drained(served):
+    served.pool.gate.clear()
+    asking = asyncio.create_task(
+        results_of(served.stub.ScoreArchitectures(many(indices(*CONNECTED[:1_000])), timeout=TIMEOUT))
+    )
+    await eventually(lambda: len(served.pool.batches) == served.pool.slots)
+    draining = asyncio.create_task(served.server.drain())
+    await eventually(lambda: served.server._scheduler._stopping)
+    served.pool.gate.set()
+    results = await asking
+    assert len(results) == 1_000
+    assert all(result.WhichOneof("result") == "evaluation" for result in results.values())
+    await draining
+
+
+async def test_the_end_answers_all_of_a_long_request(served):
+    served.pool.gate.clear()
+    asking = asyncio.create_task(
+        results_of(served.stub.ScoreArchitectures(many(indices(*CONNECTED[:3_000])), timeout=TIMEOUT))
+    )
+    await eventually(lambda: len(served.pool.batches) == served.pool.slots)
+    await served.server.stop()
+    results = await asking
+    assert {result.error.code for result in results.values()} == {code_pb2.UNAVAILABLE}
+    assert len(results) == 3_000
+
+
 async def test_a_long_request_that_is_taken_back_leaves_nothing(served, monkeypatch):
     monkeypatch.setattr(slices, "_SECONDS", 0.0)
     served.pool.gate.clear()
-    rest = [cell.format() for cell in map(nasbench201.from_index, range(2_000)) if cell.connected]
-    calls = [served.stub.ScoreArchitectures(many(rest), timeout=TIMEOUT) for _ in range(3)]
+    calls = [
+        served.stub.ScoreArchitectures(many([f"index:{index}" for index in part]), timeout=TIMEOUT)
+        for part in (range(1_000), range(1_000, 2_000), range(2_000, 3_000))
+    ]
     await eventually(lambda: served.server._scheduler.in_flight > 500)
     for call in calls:
         call.cancel()

@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Files that say who may call: read again when they change, and never waited for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from archscore_server.access.errors import AccessError
+
 _logger = logging.getLogger(__name__)
 
 #: Seconds after which files are tried again that could not be used, though they have not changed: the fault may have
 #: been elsewhere, as where there are no descriptors left.
 _RETRY_SECONDS = 1.0
+
+#: Bytes of such a file, at most: some ten thousand tokens, which take half a second of the event loop to read.
+_MAX_BYTES = 4 * 2**20
 
 #: Differs when a file has changed, in content or permissions; None where there is no file to be seen.
 Version = tuple[int, int, int, int, int] | None
@@ -60,6 +65,25 @@ def version(path: Path) -> Version:
     except OSError:
         return None
     return found.st_ino, found.st_mode, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def read(path: Path) -> bytes:
+    """Reads a file that is one: to open a pipe would wait for its other end, and the whole server with it.
+
+    Raises:
+        AccessError: it cannot be read, is no file, or a large one.
+    """
+    try:
+        # Without O_NONBLOCK it is the opening that waits.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise AccessError(f"{path} cannot be read: it is no file")
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise AccessError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _MAX_BYTES:
+        raise AccessError(f"{path} cannot be read: it has more than {_MAX_BYTES:,} bytes")
+    return content
 
 
 def warn_if_others_can_read(path: Path) -> None:

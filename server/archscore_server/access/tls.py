@@ -99,21 +99,14 @@ def load(paths: TlsFiles) -> grpc.ServerCertificateConfiguration:
     Raises:
         AccessError: they cannot; the message says which one and why.
     """
-    certificate, key = _read(paths.certificate), _read(paths.key)
+    certificate, key = files.read(paths.certificate), files.read(paths.key)
     _check_certificates(paths.certificate, certificate)
     _check_key(paths, certificate, key)
     client_ca = None
     if paths.client_ca:
-        client_ca = _read(paths.client_ca)
+        client_ca = files.read(paths.client_ca)
         _check_certificates(paths.client_ca, client_ca)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AccessError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _check_certificates(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from archscore_server.access import tokens
+from archscore_server.access import files, tokens
 from archscore_server.access.errors import AccessError
 from archscore_server.access.tokens import Record
 
@@ -62,9 +62,7 @@ def revoke(path: Path, name: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
-    except OSError as error:
-        raise AccessError(f"{path} cannot be read: {error.strerror}") from error
+        return files.read(path).decode("ascii")
     except UnicodeDecodeError as error:
         raise AccessError(f"{path} is no token file: it has bytes that are not ASCII") from error
 

@@ -1,8 +1,12 @@
-"""Versions of files."""
+"""Versions of files, and what can be read."""
 
 import os
+import stat
+
+import pytest
 
 from archscore_server.access import files
+from archscore_server.access.errors import AccessError
 
 
 def test_versions_differ_when_the_file_does(tmp_path):
@@ -63,3 +67,33 @@ def test_files_that_failed_are_due_again_and_no_news(tmp_path):
     assert watch.due()  # and this time it can be used
     now += 2
     assert not watch.due()
+
+
+def test_files_are_read_through_links(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"a\r\n\x00")
+    link.symlink_to(path)
+    assert files.read(link) == b"a\r\n\x00"
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "pipe", "device"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path, kind):
+    path = tmp_path / "file"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+        assert stat.S_ISCHR(path.stat().st_mode)
+    with pytest.raises(AccessError, match="cannot be read: ") as caught:
+        files.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_large_file_is_not_read_whole(tmp_path):
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # of which there is nothing on the disk
+    with pytest.raises(AccessError, match="more than 4,194,304 bytes"):
+        files.read(path)

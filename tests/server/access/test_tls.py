@@ -1,6 +1,7 @@
 """Certificates from files: what is wrong with them is said before anybody connects."""
 
 import logging
+import os
 
 import pytest
 
@@ -19,6 +20,15 @@ def paths(authority, tmp_path):
 def test_what_is_right(paths):
     assert tls.server_credentials(paths)
     assert tls.server_credentials(TlsFiles(paths.certificate, paths.key))
+
+
+@pytest.mark.parametrize("field", ["certificate", "key", "client_ca"])
+def test_a_pipe_is_not_waited_for(paths, tmp_path, field):
+    path = tmp_path / "broken.pem"
+    os.mkfifo(path)
+    broken = {"certificate": paths.certificate, "key": paths.key, "client_ca": paths.client_ca, field: path}
+    with pytest.raises(AccessError, match=r"broken\.pem cannot be read: it is no file"):
+        tls.server_credentials(TlsFiles(**broken))
 
 
 @pytest.mark.parametrize("field", ["certificate", "key", "client_ca"])

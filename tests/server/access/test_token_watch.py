@@ -67,7 +67,16 @@ def a_directory(file):
     file.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [missing, malformed, a_directory])
+def a_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def huge(file):
+    os.truncate(file, 2**40)
+
+
+@pytest.mark.parametrize("spoil", [missing, malformed, a_directory, a_pipe, huge])
 def test_while_it_cannot_be_used_the_tokens_of_before_stay(file, watch, usable, caplog, spoil):
     alice = token_file.add(file, "alice")
     watch.start()
@@ -83,6 +92,8 @@ def test_while_it_cannot_be_used_the_tokens_of_before_stay(file, watch, usable, 
 
     if file.is_dir():
         file.rmdir()
+    elif file.exists():
+        file.unlink()
     file.write_text(content + "# repaired\n")
     bob = token_file.add(file, "bob")
     assert (watch.owner(alice), watch.owner(bob)) == ("alice", "bob")
@@ -117,7 +128,7 @@ def test_to_empty_it_revokes_all(file, watch):
     assert watch.owner(alice) is None
 
 
-@pytest.mark.parametrize("spoil", [missing, malformed, a_directory])
+@pytest.mark.parametrize("spoil", [missing, malformed, a_directory, a_pipe, huge])
 def test_it_must_be_right_at_start(file, watch, spoil):
     token_file.add(file, "alice")
     spoil(file)
