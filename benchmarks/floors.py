@@ -5,9 +5,11 @@
 All in one process and run, on the cells of score_nasbench201.py. Ceilings are a large float32 matrix product and a
 large copy, repeated between the cells; on a GPU also the rate of launches. The floor of a workload is what its
 convolutions and matrix products would take at these rates: their operations at that of the matrix product, or their
-operands and results at that of the copy, whichever takes longer. Everything else is free in a floor.
+operands and results at that of the copy, whichever takes longer. Everything else is free in a floor. Operations are
+those of sums of products; a convolution by Winograd takes fewer.
 
-On a CPU the operators of tcet and of the bundle are profiled after that, and their time is listed by what they are for.
+On a CPU the operators of tcet and of the bundle are profiled after that, and their time is listed by what they are for,
+by the kernels for CPUs and by torch's operations.
 The profiler slows small operators down: the shares are of the time under it.
 """
 
@@ -21,7 +23,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -36,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from _report import environment, progress
 from archscore.spaces.nasbench201 import Cell, parse
-from archscore_server.engine import EvaluationConfig, evaluate, observation
+from archscore_server.engine import EvaluationConfig, evaluate, kernels, observation
 from archscore_server.engine.networks import Stack
 from archscore_server.engine.passes import _context, _gradients
 from pass_costs import pass_workloads
@@ -51,14 +53,15 @@ _LAUNCHES = 2000
 
 #: What an operator is for: the first pattern that finds its name, or that of something that it is part of.
 KINDS = (
+    ("BatchNorm, sums, ReLU and codes in one", r"^kernel: (un)?join$"),
     ("weights", r"^kind: weights"),
     ("data", r"^kind: data"),
-    ("codes and Gram matrices", r"^kind: Gram"),
+    ("codes and Gram matrices", r"^kind: Gram|^kernel: overlaps$"),
     ("log-determinants", r"^kind: logdets"),
     ("statistics of gradients", r"^kind: statistics"),
-    ("pooling", r"_Pool|avg_pool"),
+    ("pooling", r"^kernel: pool$|_Pool|avg_pool"),
     ("BatchNorm", r"batch_norm|BatchNorm"),
-    ("convolutions", r"convolution|ConvolutionBackward|conv2d"),
+    ("convolutions", r"^kernel: convolve$|convolution|ConvolutionBackward|conv2d"),
     ("ReLU", r"relu|Relu|clamp_min|threshold"),
     ("sums of edges", r"_Deal|_Collect|^aten::add_?$|^aten::sum$"),
 )
@@ -111,12 +114,19 @@ class _Traffic(TorchDispatchMode):
         return result
 
 
+#: The kernels for CPUs, which the profiler does not know.
+_KERNELS = ("convolve", "join", "overlaps", "pool", "unjoin")
+
+#: Of the workloads that are profiled and measured by torch's operations, too.
+BY_TORCH = " by torch"
+
+
 def demand(run: Callable[[], object]) -> Demand:
-    """What a workload asks of the machine."""
+    """What a workload asks of the machine, as torch computes it."""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with kernels.off(), counter:
         run()
-    with _Traffic() as traffic:
+    with kernels.off(), _Traffic() as traffic:
         run()
     return Demand(counter.get_total_flops(), traffic.bytes)
 
@@ -179,13 +189,17 @@ def told_apart() -> Iterator[None]:
     """Has the profiler see what parts of the engine are for."""
     with ExitStack() as stack:
         for owner, attribute, kind in _WRAPPED:
-            stack.enter_context(mock.patch.object(owner, attribute, _recorded(getattr(owner, attribute), kind)))
+            recorded = _recorded(getattr(owner, attribute), f"kind: {kind}")
+            stack.enter_context(mock.patch.object(owner, attribute, recorded))
+        for name in _KERNELS:
+            recorded = _recorded(getattr(kernels, name), f"kernel: {name}")
+            stack.enter_context(mock.patch.object(kernels, name, recorded))
         yield
 
 
-def _recorded(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
+def _recorded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with record_function(f"kind: {kind}"):
+        with record_function(name):
             return function(*args, **kwargs)
 
     return wrapper
@@ -203,7 +217,7 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
         while parent is not None:
             names.append(parent.name)
             parent = parent.cpu_parent
-        if event.name.startswith("aten::"):  # what is not an operator is Python, or bookkeeping
+        if event.name.startswith(("aten::", "kernel: ")):  # what is not an operator is Python, or bookkeeping
             spent[kind_of(names)] += event.self_cpu_time_total / 1e6
     spent[BETWEEN] = whole - sum(spent.values())
     return {kind: spent[kind] / whole for kind in [*(kind for kind, _ in KINDS), OTHER, BETWEEN]}
@@ -212,30 +226,38 @@ def shares(run: Callable[[], object]) -> dict[str, float]:
 def workloads() -> dict[str, tuple[str, ...]]:
     """Proxies by what is measured: tcet, the bundle, and each pass with all that it yields."""
     passes = {f"pass {own.value}": proxies for own, proxies in pass_workloads().items()}
-    return {"tcet": WORKLOADS["tcet"], BUNDLE: WORKLOADS[BUNDLE], **passes}
+    mains = {name: WORKLOADS[name] for name in ("tcet", BUNDLE)}
+    by_torch = {name + BY_TORCH: proxies for name, proxies in mains.items()} if kernels.available() else {}
+    return {**mains, **by_torch, **passes}
+
+
+def scoring(cells: Sequence[Cell], name: str, device: torch.device) -> Callable[[], object]:
+    """Scores cells with the proxies of a workload, one after the other."""
+
+    def run() -> None:
+        with kernels.off() if name.endswith(BY_TORCH) else nullcontext():
+            for cell in cells:
+                evaluate([cell], workloads()[name], EvaluationConfig(), device=device)
+
+    return run
 
 
 def measure(cells: Sequence[Cell], repetitions: int, device: torch.device) -> dict[str, Any]:
     """Ceilings, and for each workload its seconds by cell and repetition and what it demands, by cell."""
-    config = EvaluationConfig()
     ceilings = Ceilings(device)
     measured = workloads()
-
-    def scoring(cell: Cell, name: str) -> Callable[[], object]:
-        return lambda: evaluate([cell], measured[name], config, device=device)
-
     demands: dict[str, list[Demand]] = {name: [] for name in measured}
     times: dict[str, list[list[float]]] = {name: [[] for _ in cells] for name in measured}
     order = random.Random(0)
     for name in measured:
         progress(f"what {name} demands")
-        scoring(cells[0], name)()
-        demands[name] = [demand(scoring(cell, name)) for cell in cells]
+        scoring(cells[:1], name, device)()
+        demands[name] = [demand(scoring([cell], name, device)) for cell in cells]
     ceilings.measure()
     for repetition in range(repetitions):
         for index, cell in enumerate(cells):
             for name in order.sample(list(measured), len(measured)):
-                times[name][index].append(seconds(scoring(cell, name), device))
+                times[name][index].append(seconds(scoring([cell], name, device), device))
                 ceilings.measure()
             progress(f"repetition {repetition + 1} of {repetitions}, cell {index + 1} of {len(cells)}")
     return {"ceilings": ceilings.rates(), "times": times, "demands": demands}
@@ -306,11 +328,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(measured["ceilings"], summary))
     by_workload = {}
     if device.type == "cpu":
-        for name in ("tcet", BUNDLE):
+        for name in (name for name in workloads() if not name.startswith("pass ")):
             progress(f"profiling {name}")
-            by_workload[name] = shares(
-                lambda name=name: [evaluate([cell], WORKLOADS[name], EvaluationConfig()) for cell in cells]  # type: ignore[misc]
-            )
+            by_workload[name] = shares(scoring(cells, name, device))
         print(f"\n{shares_table(by_workload)}")
     if options.json:
         report = {

@@ -5,7 +5,7 @@ import torch
 
 import floors
 from archscore.spaces.nasbench201 import NetworkConfig, parse
-from archscore_server.engine import EvaluationConfig, evaluate
+from archscore_server.engine import EvaluationConfig, evaluate, kernels
 
 
 def test_demand_counts_products_and_convolutions() -> None:
@@ -31,6 +31,8 @@ def test_the_floor_is_what_takes_longer() -> None:
         (["aten::mul_", "_PoolBackward"], "pooling"),
         (["aten::copy_", "aten::to", "kind: Gram"], "codes and Gram matrices"),
         (["aten::native_batch_norm"], "BatchNorm"),
+        (["kernel: unjoin", "_JoinBackward"], "BatchNorm, sums, ReLU and codes in one"),
+        (["kernel: convolve", "_Conv3x3"], "convolutions"),
         (["aten::add"], "sums of edges"),
         (["aten::log"], floors.OTHER),
     ],
@@ -42,10 +44,18 @@ def test_operators_are_told_apart(names, kind) -> None:
 def test_shares_of_an_evaluation_add_up() -> None:
     config = EvaluationConfig(batch_size=4, resolution=8, network=NetworkConfig(channels=4, cells_per_stage=1))
     cell = parse("|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|")
-    shares = floors.shares(lambda: evaluate([cell], ["tcet"], config))
+    both = ("weights", "convolutions", "pooling", "log-determinants", floors.BETWEEN)
+    with kernels.off():
+        shares = floors.shares(lambda: evaluate([cell], ["tcet"], config))
     assert sum(shares.values()) == pytest.approx(1)
-    for kind in ("weights", "convolutions", "BatchNorm", "ReLU", "pooling", "log-determinants", floors.BETWEEN):
+    for kind in (*both, "BatchNorm", "ReLU"):
         assert shares[kind] > 0
+    if kernels.available():
+        shares = floors.shares(lambda: evaluate([cell], ["tcet"], config))
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares["BatchNorm"] == 0
+        for kind in (*both, "BatchNorm, sums, ReLU and codes in one"):
+            assert shares[kind] > 0
 
 
 def test_ceilings_are_medians_and_the_table_has_every_workload(monkeypatch) -> None:

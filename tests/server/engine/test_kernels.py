@@ -211,10 +211,11 @@ def test_what_is_no_library_of_this_version_is_none(tmp_path: Path, content: byt
     assert kernels._load(file) is None
 
 
-def test_without_a_library_nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_LIBRARY", None)
-    assert not kernels.available()
-    assert kernels.chosen() == ""
-    assert not kernels.serve(1, Precision.FLOAT32, "cpu")
-    with pytest.raises(RuntimeError, match="not built"):
-        kernels.choose(None)
+def test_without_a_library_nothing_is_served() -> None:
+    with kernels.off():
+        assert not kernels.available()
+        assert kernels.chosen() == ""
+        assert not kernels.serve(1, Precision.FLOAT32, "cpu")
+        with pytest.raises(RuntimeError, match="no kernels"):
+            kernels.choose(None)
+    assert kernels.available()

@@ -3,6 +3,8 @@
 import math
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -72,12 +74,12 @@ def spent(architectures: list[Architecture], proxies: list[str], config: Evaluat
 
 
 @pytest.fixture(params=["kernels", "torch"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def form(request: pytest.FixtureRequest) -> Iterator[None]:
     """By the kernels for CPUs where they are, or by torch's operations."""
-    if request.param == "torch":
-        monkeypatch.setattr(kernels, "_LIBRARY", None)
-    elif not kernels.available():
+    if request.param == "kernels" and not kernels.available():
         pytest.skip("the kernels were not built: no C compiler")
+    with kernels.off() if request.param == "torch" else nullcontext():
+        yield
 
 
 @pytest.mark.usefixtures("form")

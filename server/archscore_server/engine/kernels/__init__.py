@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,17 @@ _LIBRARY = _load(_FILE)
 def available() -> bool:
     """Whether there are kernels for this machine."""
     return _LIBRARY is not None
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Has everything in this process take torch's operations meanwhile, to compare."""
+    global _LIBRARY  # noqa: PLW0603
+    library, _LIBRARY = _LIBRARY, None
+    try:
+        yield
+    finally:
+        _LIBRARY = library
 
 
 def serve(networks: int, precision: Precision, device: str) -> bool:
@@ -323,7 +335,7 @@ def overlaps(codes: Tensor, target: Tensor, *, threads: int) -> None:
 
 def _library() -> ctypes.CDLL:
     if _LIBRARY is None:
-        raise RuntimeError("the kernels were not built")
+        raise RuntimeError("there are no kernels for CPUs here")
     return _LIBRARY
 
 
