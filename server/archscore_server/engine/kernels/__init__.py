@@ -39,36 +39,36 @@ _BLOCK, _MOST_CHANNELS = 16, 128
 #: Codes of a sample fill so many bytes or a multiple.
 _CODE_BYTES = 64
 
-_Pointers = ctypes.Array[ctypes.c_void_p]
+#: Addresses of tensors; a structure keeps them alive.
+_Addresses = ctypes.POINTER(ctypes.c_void_p)
 
 
-def _fields(integers: str, pointers: str) -> list[tuple[str, type]]:
-    return [
-        *((name, ctypes.c_int64) for name in integers.split()),
-        *((name, ctypes.c_void_p) for name in pointers.split()),
-    ]
+def _fields(names: str) -> list[tuple[str, type]]:
+    """Integers, then `*` for a tensor and `**` for several before the name."""
+    kinds: dict[int, type] = {0: ctypes.c_int64, 1: ctypes.c_void_p, 2: _Addresses}
+    return [(name.lstrip("*"), kinds[name.count("*")]) for name in names.split()]
 
 
 class _Join(ctypes.Structure):
     _fields_ = [
-        *_fields("samples hw c period parts bytes", "data statistics sum rectified bits part_bits"),
+        *_fields("samples hw c period parts bytes **data **statistics *sum *rectified *bits **part_bits"),
         ("eps", ctypes.c_double),
     ]
 
 
 class _Unjoin(ctypes.Structure):
     _fields_ = _fields(
-        "samples hw c period plain rectified parts",
-        "of_plain of_rectified mask data statistics gradient gradients factors",
+        "samples hw c period plain rectified parts "
+        "**of_plain **of_rectified *mask **data **statistics *gradient **gradients **factors"
     )
 
 
 class _Convolution(ctypes.Structure):
-    _fields_ = _fields("samples h w in out", "map weights gradient output of_map of_weights points")
+    _fields_ = _fields("samples h w in out *map *weights *gradient *output *of_map *of_weights *points")
 
 
 class _Pool(ctypes.Structure):
-    _fields_ = _fields("samples h w c backward", "source to rows columns")
+    _fields_ = _fields("samples h w c backward *source *to *rows *columns")
 
 
 def _load(file: Path) -> ctypes.CDLL | None:
@@ -343,6 +343,5 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _array(tensors: Sequence[Tensor | None]) -> ctypes.c_void_p:
-    addresses = (ctypes.c_void_p * len(tensors))(*map(_address, tensors))
-    return ctypes.cast(addresses, ctypes.c_void_p)  # which keeps them alive
+def _array(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*map(_address, tensors))
