@@ -125,9 +125,10 @@ def rows(measured: Sequence[Variant]) -> list[Row]:
         Row(("grasp",), "disconnected cells score 0", grasp, unscored=0.0),
         Row(("grasp",), "disconnected cells score 0, absolute value", grasp, unscored=0.0, transform=abs),
     ]
-    if "cifar10-grasp" in named:
-        real = (Term("grasp", ("cifar10-grasp",)),)
-        found.append(Row(("grasp",), "CIFAR-10 images, disconnected cells score 0", real, unscored=0.0))
+    for variant in measured:
+        if "grasp" in variant.proxies and variant.config.dataset == CIFAR10:
+            real = (Term("grasp", (variant.name,)),)
+            found.append(Row(("grasp",), f"{variant.what}, disconnected cells score 0", real, unscored=0.0))
     kernels = [variant for variant in measured if "ntk_condition_number" in variant.proxies]
     regions = Term("linear_regions", ("thin-regions",))
     for variant in kernels:
