@@ -187,6 +187,10 @@ def variants(default: EvaluationConfig) -> list[Variant]:
         Variant("pytorch", "PyTorch's init", four, torch_init),
         Variant("pytorch-grasp", "PyTorch's init", ("grasp",), torch_init),
         Variant("seed2", "seed 2", four, replace(default, seed=2)),
+        Variant("cifar10-seed1-grasp", "CIFAR-10 images, seed 1", ("grasp",), replace(real, seed=1)),
+        Variant(
+            "cifar10-pytorch-grasp", "CIFAR-10 images, PyTorch's init", ("grasp",), replace(real, init=Init.PYTORCH)
+        ),
         Variant("shallow", "N = 1", (*four, "grasp"), shallow),
         Variant("shallow-ntk", "N = 1", kernel, shallow),
         Variant("cifar10-ntk", "CIFAR-10 images", kernel, real),

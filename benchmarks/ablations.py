@@ -5,7 +5,8 @@
 
 For each variant Kendall's tau with the accuracies, and its difference from the default's on the same cells, with the
 95 % interval over resampled cells. Cells are the first of the study with seed 0, whose file has the default's scores.
-Scores are kept as they come, so a run that was cut off goes on where it was; --report-only takes those there are.
+Scores are kept as they come, so a run that was cut off goes on where it was; --report-only takes those there are, and
+--extend what an earlier report has of other variants, whose scores need not be there any more.
 """
 
 from __future__ import annotations
@@ -124,9 +125,10 @@ def rows(measured: Sequence[Variant]) -> list[Row]:
         Row(("grasp",), "disconnected cells score 0", grasp, unscored=0.0),
         Row(("grasp",), "disconnected cells score 0, absolute value", grasp, unscored=0.0, transform=abs),
     ]
-    if "cifar10-grasp" in named:
-        real = (Term("grasp", ("cifar10-grasp",)),)
-        found.append(Row(("grasp",), "CIFAR-10 images, disconnected cells score 0", real, unscored=0.0))
+    for variant in measured:
+        if "grasp" in variant.proxies and variant.config.dataset == CIFAR10:
+            real = (Term("grasp", (variant.name,)),)
+            found.append(Row(("grasp",), f"{variant.what}, disconnected cells score 0", real, unscored=0.0))
     kernels = [variant for variant in measured if "ntk_condition_number" in variant.proxies]
     regions = Term("linear_regions", ("thin-regions",))
     for variant in kernels:
@@ -199,6 +201,9 @@ def _interval(values: Array, truth: Array, resamples: int) -> Figure:
 def whole_space(accuracies: Accuracies, study: ScoreFile | None) -> dict[str, dict[str, float]]:
     """Tau on all cells that have accuracies: of the number of parameters, and of the rows of a study of all of them.
 
+    Returns:
+        By proxy and column of the accuracies, validation accuracies included.
+
     Raises:
         ValueError: the study is of another config, or does not have all cells.
     """
@@ -213,9 +218,9 @@ def whole_space(accuracies: Accuracies, study: ScoreFile | None) -> dict[str, di
             if (proxy,) in TAU and proxy not in columns:
                 columns[proxy] = as_ranked(scores, proxy, higher_is_better=get(proxy).higher_is_better)
     found: dict[str, dict[str, float]] = {proxy: {} for proxy in columns}
-    for column in COLUMNS:
-        there = [place for place, cell in enumerate(every) if cell.index in accuracies[column]]
-        truth = np.array([accuracies[column][every[place].index] for place in there])
+    for column, own in accuracies.items():
+        there = [place for place, cell in enumerate(every) if cell.index in own]
+        truth = np.array([own[every[place].index] for place in there])
         for proxy, values in columns.items():
             found[proxy][column] = tau(values[there], truth)
     return found
@@ -236,6 +241,29 @@ def published(path: Path, accuracies: Accuracies, resamples: int) -> dict[str, d
 
 def _parameters(cell: Cell) -> int:
     return cell.size(SPACE.network, resolution=_CONFIG.resolution, num_classes=_CONFIG.num_classes).parameters
+
+
+def extended(report: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """A report with the rows of an earlier one besides its own; of a row that both have, that of more cells.
+
+    Raises:
+        ValueError: the earlier one compares with other scores or accuracies.
+    """
+    ours, theirs = (json.loads(json.dumps([own["default"], own["samples"]])) for own in (report, earlier))
+    if ours != theirs:
+        raise ValueError("the earlier report is of another study, other accuracies or another number of resamples")
+    kept: dict[tuple[Any, ...], Any] = {}
+    for own in (*earlier["rows"], *report["rows"]):
+        key = (*own["row"], own["variant"])
+        if key not in kept or own["cells"] >= kept[key]["cells"]:
+            kept[key] = own
+    order = list(TAU)
+    return {
+        **report,
+        "variants": {**earlier["variants"], **report["variants"]},
+        "rows": sorted(kept.values(), key=lambda own: order.index(tuple(own["row"]))),
+        "published": report["published"] or earlier["published"],
+    }
 
 
 def document(report: Mapping[str, Any]) -> None:
@@ -298,11 +326,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cells", type=int, default=150, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--only", metavar="A,B", help="variants, by the names of their files (default: all)")
     parser.add_argument("--report-only", action="store_true", help="score nothing more")
+    parser.add_argument("--extend", action="store_true", help="keep what the file of --json has of other variants")
     parser.add_argument("--resamples", type=int, default=500, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of torch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--document", action="store_true", help=f"write {_PAGE.relative_to(_ROOT)}")
     options = parser.parse_args(argv)
+    if options.extend and not options.json:
+        parser.error("--extend goes with --json")
     options.variants = variants(_CONFIG)
     if options.only:
         wanted = options.only.split(",")
@@ -333,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "whole_space": whole_space(by_column, ScoreFile.read(options.whole) if options.whole else None),
         "published": published(options.published, by_column, options.resamples) if options.published else {},
     }
+    if options.extend:
+        report = extended(report, json.loads(options.json.read_text(encoding="utf-8")))
     print(markdown(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

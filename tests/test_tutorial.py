@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -134,4 +135,13 @@ def test_pages_and_images_are_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert len(links) >= 8
     for link in links:
-        assert (ROOT / "docs" / link).exists(), link
+        assert (ROOT / "docs" / link.partition("#")[0]).exists(), link
+
+
+def test_how_long_it_takes_was_measured() -> None:
+    measured = json.loads((ROOT / "docs" / "benchmarks" / "tutorial-cpu.json").read_text())
+    assert list(measured["seconds"]) == list(dict.fromkeys(re.findall(r"^## (.+)$", TEXT, re.MULTILINE)))[:-1]
+    assert "less than ten minutes" in TEXT
+    assert measured["total"] < 600
+    assert "six and a half" in TEXT
+    assert round(2 * measured["total"] / 60) == 13

@@ -104,6 +104,25 @@ def test_a_variant_with_fewer_cells_is_compared_on_those(run):
     assert "| default | 4 |" in printed
 
 
+def test_a_report_is_extended_by_other_variants(run, inputs):
+    one, _ = run("--only", "seed1", "--cells", "4")
+    less, _ = run("--report-only", "--only", "seed2")
+    assert less["variants"] == {}
+    run("--only", "seed1", "--cells", "4")
+    both, printed = run("--only", "seed2", "--cells", "3", "--extend")
+    assert list(both["variants"]) == ["seed1", "seed2"]
+    of_seed_1 = [own for own in both["rows"] if own["variant"] == "seed 1"]
+    assert of_seed_1 == [own for own in one["rows"] if own["variant"] == "seed 1"]
+    assert {own["cells"] for own in both["rows"] if own["variant"] == "seed 2"} == {3}
+    assert "| seed 1 | 4 |" in printed
+    more, _ = run("--only", "seed2", "--extend")
+    assert {own["cells"] for own in more["rows"] if own["variant"] == "seed 2"} == {COUNT}
+    with pytest.raises(ValueError, match="another study, other accuracies or another number of resamples"):
+        run("--only", "seed2", "--extend", "--resamples", "5")
+    with pytest.raises(SystemExit):
+        ablations.arguments([*inputs, "--extend"])
+
+
 def test_the_page_has_the_tables_of_the_report(run, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{ablations._BEGIN}\nold\n{ablations._END}\nafter\n")
@@ -136,7 +155,15 @@ def test_a_study_of_all_cells(run, inputs, monkeypatch):
     assert {(proxy,): own for proxy, own in report["whole_space"].items()} == {
         target: own for target, own in of_sample.items() if len(target) == 1
     }
-    assert f"| `synflow` | 0.54 | {of_sample[('synflow',)][COLUMNS[0]]:.3f} |" in printed
+    figure = f"{of_sample[('synflow',)][COLUMNS[0]]:.3f}"
+    assert f"| `synflow` | 0.54 | {figure} |  |" in printed
+    accuracies = Path(inputs[inputs.index("--accuracies") + 1])
+    header, *lines = accuracies.read_text().splitlines()
+    with_validation = accuracies.with_name("validation.csv")
+    lines = [f"{line},{line.rpartition(',')[2]}" for line in lines]
+    with_validation.write_text("\n".join([f"{header},{COLUMNS[0].replace('test', 'valid')}", *lines]))
+    _, printed = run("--report-only", "--whole", study, "--accuracies", str(with_validation))
+    assert f"| `synflow` | 0.54 | {figure} | {figure} |" in printed
 
 
 def test_published_scores(run, tmp_path):

@@ -193,7 +193,9 @@ def test_lists(archscore_cli):
     assert code == 0
     assert out.splitlines()[1].split() == ["flops", "1", "higher", "What", "flops", "is."]
     code, out, _ = archscore_cli("proxies", "--json")
-    assert [json.loads(line)["name"] for line in out.splitlines()] == list(PROXIES)
+    listed = [json.loads(line) for line in out.splitlines()]
+    assert [proxy["name"] for proxy in listed] == list(PROXIES)
+    assert {"formula", "paper", "direction"} <= set(listed[0])
     code, out, _ = archscore_cli("spaces")
     assert [line.split()[0] for line in out.splitlines()] == ["space", "nasbench201", "other", "zennas"]
     code, out, _ = archscore_cli("spaces", "--json")

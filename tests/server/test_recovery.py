@@ -21,6 +21,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from archscore import Client, Result, UnavailableError
+from archscore.search import History, Record, RegularisedEvolution, Settings, run_search
 from archscore.spaces import nasbench201
 from archscore.v1 import scoring_pb2, scoring_pb2_grpc
 from support.process import ServerProcess, marked, server_process
@@ -35,8 +36,8 @@ MESSAGE = 32
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.create_server((host, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
@@ -91,6 +92,35 @@ def test_score_many_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
     in_hand = set(range(len(timed), len(timed) + MESSAGE))
     assert computed_again <= late | in_hand
     assert count_scores(store) == len(CELLS) * len(PROXIES)
+
+
+def test_a_search_elsewhere_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+    """From another address than the server's; it finds what a search finds whose server stayed."""
+    options = ("--host", "127.0.0.2", "--port", str(free_port("127.0.0.2")), "--device", "cpu", "--workers", "1")
+    settings = Settings(
+        space="nasbench201",
+        evaluations=40,
+        proxies=PROXIES,
+        strategy=RegularisedEvolution(population=10, tournament=4),
+        batch=8,
+        config=CONFIG,
+    )
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(server_process(*options))
+
+        def kill(record: Record, _history: History) -> None:
+            if record.index == 20:
+                first.process.kill()
+                first.process.wait()
+                stack.enter_context(server_process(*options))
+
+        client = stack.enter_context(Client(first.address, timeout=120))
+        cut = run_search(client, settings, directory=tmp_path / "cut", on_record=kill)
+        whole = run_search(client, settings, directory=tmp_path / "whole")
+    assert first.process.returncode == -signal.SIGKILL
+    assert [record.architecture for record in cut.records] == [record.architecture for record in whole.records]
+    for record, other in zip(cut.records, whole.records, strict=True):
+        assert record.scores == pytest.approx(other.scores, rel=1e-4)
 
 
 def test_the_store_of_a_stopped_server_can_be_looked_at(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from archscore.search._record import Record
 from archscore.search._run import run_search
 from archscore.search._scorer import Scorer
 from archscore.search._screening import Screening
-from archscore.search._settings import Settings, default_proxies, default_strategy
+from archscore.search._settings import Settings, default_constraints, default_proxies, default_strategy
 from archscore.search._strategy import Strategy
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Screening",
     "Settings",
     "Strategy",
+    "default_constraints",
     "default_proxies",
     "default_strategy",
     "run_search",

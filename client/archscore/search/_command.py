@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,14 @@ from archscore.search._record import OK
 from archscore.search._results import scored, summary, write_results
 from archscore.search._run import run_search
 from archscore.search._screening import Screening
-from archscore.search._settings import DEFAULT_BATCH, STRATEGIES, Settings, default_proxies, default_strategy
+from archscore.search._settings import (
+    DEFAULT_BATCH,
+    STRATEGIES,
+    Settings,
+    default_constraints,
+    default_proxies,
+    default_strategy,
+)
 from archscore.search._strategy import Strategy
 from archscore.spaces import SPACES, zennas
 
@@ -227,11 +235,8 @@ def _strategy(arguments: argparse.Namespace) -> Strategy:
 def _constraints(arguments: argparse.Namespace) -> Constraints:
     """The constraints that were asked for, and those that a space has if nothing is said."""
     given = {name: getattr(arguments, name) for name in ("max_parameters", "max_flops", "max_layers", "max_sub_layers")}
-    if arguments.space == zennas.SPACE.name:
-        budget = zennas.CIFAR_BUDGET
-        given["max_parameters"] = given["max_parameters"] or budget.max_parameters
-        given["max_sub_layers"] = given["max_sub_layers"] or budget.max_sub_layers
-    return Constraints(**given)
+    said = {name: limit for name, limit in given.items() if limit is not None}
+    return replace(default_constraints(arguments.space), **said)
 
 
 def _names(text: str) -> tuple[str, ...]:

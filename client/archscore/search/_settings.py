@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from archscore.errors import UsageError
@@ -25,17 +25,20 @@ STRATEGIES: Final[Mapping[str, type[Strategy]]] = {
 
 DEFAULT_BATCH: Final = 64
 
+_OF_SPACE: Any = None
+"""In the place of a default that depends on the search space, until it is known. No reader ever sees it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A search.
+    """A search. What is left out is as in `archscore search`.
 
     Attributes:
         space: the search space.
         evaluations: architectures to evaluate; of a screening, those of its first stage.
-        proxies: the objective: one proxy, or several by their rank sum.
-        strategy: how to search.
-        constraints: what may be asked for.
+        proxies: the objective: one proxy, or several by their rank sum. By default `default_proxies` of the space.
+        strategy: how to search. By default `default_strategy` of the space.
+        constraints: what may be asked for. By default `default_constraints` of the space; `Constraints()` is none.
         seed: of the search's random numbers. The seed of weights and images is the config's.
         batch: evaluations that are under way at a time. Evaluation n is proposed knowing the results of those up to
             n - batch and no others, so that it is part of what the search finds; 1 searches one by one.
@@ -44,19 +47,22 @@ class Settings:
 
     space: str
     evaluations: int
-    proxies: tuple[str, ...] = DEFAULT_OBJECTIVE
-    strategy: Strategy = field(default_factory=RandomSearch)
-    constraints: Constraints = field(default_factory=Constraints)
+    proxies: tuple[str, ...] = _OF_SPACE
+    strategy: Strategy = _OF_SPACE
+    constraints: Constraints = _OF_SPACE
     seed: int = 0
     batch: int = DEFAULT_BATCH
     config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what no search can do.
+        """Takes the defaults of the space, and refuses what no search can do.
 
         Raises:
             UsageError: a number is out of its range.
         """
+        for name, default in _DEFAULTS.items():
+            if getattr(self, name) is _OF_SPACE:
+                object.__setattr__(self, name, default(self.space))
         if self.evaluations < 1 or self.batch < 1:
             raise UsageError("evaluations and batch must be at least 1")
         if self.space == nasbench201.SPACE.name and self.evaluations > nasbench201.NUM_CELLS:
@@ -92,6 +98,21 @@ def default_strategy(space: str) -> Strategy:
 def default_proxies(space: str) -> tuple[str, ...]:
     """What is searched for in a space if nothing is said."""
     return CELL_OBJECTIVE if space == nasbench201.SPACE.name else DEFAULT_OBJECTIVE
+
+
+def default_constraints(space: str) -> Constraints:
+    """What may be asked for in a space if nothing is said: for genomes, the budget of the published search on CIFAR."""
+    if space != zennas.SPACE.name:
+        return Constraints()
+    budget = zennas.CIFAR_BUDGET
+    return Constraints(max_parameters=budget.max_parameters, max_sub_layers=budget.max_sub_layers)
+
+
+_DEFAULTS: Final[Mapping[str, Callable[[str], object]]] = {
+    "proxies": default_proxies,
+    "strategy": default_strategy,
+    "constraints": default_constraints,
+}
 
 
 def _words(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,12 +11,11 @@ from archscore import UsageError
 from archscore.search import LocalSearch, RandomSearch, Record, Settings, run_search
 from support.scorers import FakeScorer
 
-SETTINGS = Settings(space="nasbench201", evaluations=40, proxies=("tcet",), batch=8)
+SETTINGS = Settings(space="nasbench201", evaluations=40, proxies=("tcet",), strategy=RandomSearch(), batch=8)
 
 
 def resume(directory, **changes):
-    values = {"space": "nasbench201", "evaluations": 40, "proxies": ("tcet",), "batch": 8} | changes
-    return run_search(FakeScorer(), Settings(**values), directory=directory, resume=True)
+    return run_search(FakeScorer(), replace(SETTINGS, **changes), directory=directory, resume=True)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_checkpoint_comes_after_every_batch(tmp_path):
 def test_another_search_is_refused_naming_the_difference(interrupted, changes, difference):
     before = {path.name: path.read_bytes() for path in interrupted.iterdir()}
     with pytest.raises(UsageError, match=difference):
-        resume(interrupted, **{"strategy": RandomSearch()} | changes)
+        resume(interrupted, **changes)
     assert {path.name: path.read_bytes() for path in interrupted.iterdir()} == before
 
 

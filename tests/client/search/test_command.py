@@ -13,7 +13,7 @@ import pytest
 
 import puppet_server
 from archscore import cli
-from archscore.search import CELL_OBJECTIVE, DEFAULT_OBJECTIVE, _results
+from archscore.search import CELL_OBJECTIVE, DEFAULT_OBJECTIVE, Settings, _results
 from archscore.spaces import nasbench201
 from puppet_server import MALFORMED, Puppet
 
@@ -114,7 +114,7 @@ def test_default_objective(archscore_cli, space, proxies):
     code, out, _ = archscore_cli("search", "--space", space, "--evaluations", "8", "--json")
     assert code == cli.EXIT_OK
     summary = json.loads(out)
-    assert summary["settings"]["proxies"] == list(proxies)
+    assert summary["settings"] == Settings(space=space, evaluations=8).to_json(), "the command and the library agree"
     assert set(summary["best"][0]["scores"]) == set(proxies)
 
 

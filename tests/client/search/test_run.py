@@ -9,6 +9,8 @@ import pytest
 
 from archscore import ArchitectureError, Client, DeadlineExceededError, UsageError
 from archscore.search import (
+    CELL_OBJECTIVE,
+    DEFAULT_OBJECTIVE,
     Constraints,
     Elimination,
     LocalSearch,
@@ -341,6 +343,19 @@ def test_a_server_that_became_another_one_is_noticed(tmp_path):
 
 
 # Settings
+
+
+@pytest.mark.parametrize(
+    ("space", "proxies", "strategy", "constraints"),
+    [
+        ("nasbench201", CELL_OBJECTIVE, RegularisedEvolution(), Constraints()),
+        ("zennas", DEFAULT_OBJECTIVE, Elimination(), BUDGET),
+    ],
+)
+def test_defaults_are_those_of_the_space(space, proxies, strategy, constraints):
+    said = Settings(space=space, evaluations=5, proxies=proxies, strategy=strategy, constraints=constraints)
+    assert Settings(space=space, evaluations=5).to_json() == said.to_json()
+    assert Settings(space=space, evaluations=5, constraints=Constraints()).constraints == Constraints()
 
 
 @pytest.mark.parametrize(
