@@ -82,9 +82,6 @@ def test_reference_scores(ask: Ask, case: dict[str, Any], precision: str) -> Non
         assert outcome == "ok", name
         assert value == pytest.approx(case["scores"][name], rel=allowed), name
         if case.get("repeats", 1) > 1:
-            # ZiCo hangs on single weights whose two gradients agree but for rounding, so that in float32 the scores of
-            # some seeds move within their tolerance while others do not: its standard error inherits theirs.
-            rounding = allowed * abs(case["scores"][name]) if (name, precision) == ("zico", "float32") else 1e-12
-            assert error == pytest.approx(case["standard_errors"][name], rel=allowed, abs=rounding), name
+            assert error == pytest.approx(case["standard_errors"][name], rel=allowed, abs=1e-12), name
         else:
             assert error is None
