@@ -228,15 +228,21 @@ class Prediction:
         self._end(tape.peak + tape.peak // _SECOND_RESERVE, sum(shapes), self._width)
 
     def zico_pass(self, _needs: Set[str]) -> None:
+        width = _DOUBLE if self._config.repeats > 1 else self._width
+        shared = width == self._width  # with TRAIN
+        own = 0  # bytes of gradients that are not shared
         shapes: list[int] = []
-        for index in {0, 1} - self._gradients:
-            tape, run, _, logits = self._tape(images=self._config.batch_size)
+        for index in {0, 1} - (self._gradients if shared else set()):
+            tape, run, _, logits = self._tape(images=self._config.batch_size, width=width)
             reached = tape.backward(logits)
             shapes = self._shapes(run)
             self._leaf_gradients(tape, shapes, reached)
-            self._end(tape.peak, sum(shapes), self._width)
-            self._gradients.add(index)
-        doubles = 2 if self._width < _DOUBLE else 0  # both gradients
+            self._end(tape.peak, sum(shapes), width, extra=own)
+            if shared:
+                self._gradients.add(index)
+            else:
+                own += sum(shapes) * width
+        doubles = 2 if width < _DOUBLE else 0  # both gradients
         ratios = before = peak = 0
         for size in shapes:
             # Two absolute values and their sum, beside mean and deviation of the shape before.
@@ -245,7 +251,7 @@ class Prediction:
             ratios += size
             peak = max(peak, ratios + (doubles + 3) * size + size // _DOUBLE + 1)
             before = size
-        self._end(peak * _DOUBLE, sum(shapes), 0)
+        self._end(peak * _DOUBLE, sum(shapes), 0, extra=own)
 
     def jacobian_pass(self, needs: Set[str]) -> None:
         n, width = self._config.batch_size, _DOUBLE if "labels" in needs else self._width

@@ -26,7 +26,7 @@ class Context:
         stack: the networks.
         config: how they are evaluated.
         dtype: of weights and images.
-        gradients: dL/dw by minibatch, where a pass has computed them: [U, *shape] for each shape.
+        gradients: dL/dw by minibatch and precision, where a pass has computed them: [U, *shape] for each shape.
     """
 
     def __init__(self, stack: Stack, config: EvaluationConfig, dataset: Dataset | None) -> None:
@@ -34,7 +34,7 @@ class Context:
         self.stack = stack
         self.config = config
         self.dtype = _DTYPES[config.precision]
-        self.gradients: dict[int, Gradients] = {}
+        self.gradients: dict[tuple[int, torch.dtype], Gradients] = {}
         self._dataset = dataset
 
     def images(
@@ -74,16 +74,16 @@ class Context:
     ) -> minibatches.DeviceMinibatch:
         return minibatches.RECENT.get(config, seed, index, dataset, self.stack.device)
 
-    def gradient(self, index: int) -> Gradients:
+    def gradient(self, index: int, dtype: torch.dtype) -> Gradients:
         """dL/dw on minibatch `index` in train mode, computed unless a pass has."""
-        if index not in self.gradients:
-            weights = self.stack.weights(self.dtype)
-            logits = self.stack.forward(self.images(index), weights, Mode.TRAIN, Observer())
+        if (index, dtype) not in self.gradients:
+            weights = self.stack.weights(dtype)
+            logits = self.stack.forward(self.images(index, dtype=dtype), weights, Mode.TRAIN, Observer())
             computed = torch.autograd.grad(
                 loss(logits, self.labels(index)), list(weights.leaves.values()), materialize_grads=True
             )
-            self.gradients[index] = dict(zip(weights.leaves, computed, strict=True))
-        return self.gradients[index]
+            self.gradients[index, dtype] = dict(zip(weights.leaves, computed, strict=True))
+        return self.gradients[index, dtype]
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

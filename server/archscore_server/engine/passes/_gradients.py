@@ -37,7 +37,7 @@ def train_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
             loss(logits, context.labels()), [*weights.leaves.values(), *outputs], materialize_grads=True
         )
         w = {shape: leaf.detach() for shape, leaf in weights.leaves.items()}
-        g = context.gradients[0] = dict(zip(w, gradients, strict=False))
+        g = context.gradients[0, context.dtype] = dict(zip(w, gradients, strict=False))
         if "fisher" in needs:
             results["fisher"] = fisher(stack, observed.outputs, gradients[len(w) :])
         if "snip" in needs:
@@ -76,8 +76,13 @@ def hessian_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
 
 
 def zico_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
-    """Gradients on minibatches 0 and 1: mean over deviation, where they differ."""
-    first, second = context.gradient(0), context.gradient(1)
+    """Gradients on minibatches 0 and 1: mean over deviation, where they differ.
+
+    In float64 where there are repeats. The sum hangs on the few weights whose gradients nearly agree: their rounding
+    moves a score within its tolerance, but a standard error over seeds by as much as it is.
+    """
+    dtype = torch.float64 if context.config.repeats > 1 else context.dtype
+    first, second = context.gradient(0, dtype), context.gradient(1, dtype)
     ratios = {}
     for shape in first:
         g0, g1 = first[shape].double(), second[shape].double()
