@@ -96,7 +96,7 @@ dashboards-preview: .venv/installed ## draw the dashboards under load into docs/
 	PYTHONPATH=tests $(BIN)/python -m monitoring.preview $(ARGS)
 
 bench: .venv/installed ## compare with the reference toolkit and a plain loop (10 minutes on an idle machine)
-	$(BIN)/python benchmarks/score_nasbench201.py --check $(ARGS)
+	$(BIN)/python benchmarks/score_nasbench201.py --threads 1 --check $(ARGS)
 
 bench-check: .venv/installed ## whether the engine has become slower beside the plain loop than the record says
 	$(BIN)/python benchmarks/guard.py $(ARGS)

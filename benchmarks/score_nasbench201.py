@@ -106,8 +106,8 @@ class Requirement:
 CHECKS = (
     Requirement(BUNDLE, "toolkit", 8.0),
     Requirement("tcet", "toolkit", 3.0),
-    Requirement(BUNDLE, "plain_loop", 1.2),
-    Requirement("tcet", "plain_loop", 1.2),
+    Requirement(BUNDLE, "plain_loop", 1.6),
+    Requirement("tcet", "plain_loop", 1.6),
 )
 
 

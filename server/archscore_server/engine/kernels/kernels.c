@@ -57,8 +57,8 @@ struct convolution {
   const float *points;            /* weights, transformed; set here */
 };
 
-/* Entries of the scratch memory of a batch of tiles with so many channels. */
-#define BATCH(channels) (16 * 16 * (channels))
+/* Entries of scratch memory for a batch of 16 tiles in winograd.h: 16 points each, of twice 128 channels and a little more. */
+#define BATCH (16 * 16 * 2 * 144)
 
 struct pool {
   int64_t samples, h, w, c, backward;
@@ -377,7 +377,7 @@ static void *aligned(int64_t count) {
 
 /* output from map and weights, if there is an output; -1 if there is no memory. */
 static int convolve(struct convolution *own, int backward, int64_t threads) {
-  int64_t shares = shares_of(own->samples, threads), size = BATCH(own->in + 16);
+  int64_t shares = shares_of(own->samples, threads), size = BATCH;
   float *points = aligned(16 * own->in * own->out), *scratch = aligned(shares * size);
   /* Where activations are 0 their sums are, exactly: codes are taken of these. Of gradients they are not. */
   uint8_t *marks = backward ? NULL : malloc((size_t)(shares * (own->h + 2) * (own->w + 2)));
@@ -388,7 +388,8 @@ static int convolve(struct convolution *own, int backward, int64_t threads) {
       chosen->transform_weights(own->weights, own->out, own->in, 1, points);
     else
       chosen->transform_weights(own->weights, own->in, own->out, 0, points);
-    memset(scratch, 0, (size_t)(shares * size) * sizeof(float)); /* what lies beyond the last tile is multiplied, too */
+    if (own->h / 2 * (own->w / 2) % 16) /* what lies beyond the last tile is multiplied, too */
+      memset(scratch, 0, (size_t)(shares * size) * sizeof(float));
     own->points = points;
     struct with_scratch both = {own, points, scratch, NULL, size, 0, marks};
     share(run_convolve, &both, own->samples, shares);
@@ -400,7 +401,7 @@ static int convolve(struct convolution *own, int backward, int64_t threads) {
 }
 
 static int correlate(struct convolution *own, int64_t threads) {
-  int64_t shares = shares_of(own->samples, threads), size = BATCH(own->in + own->out), sums = 16 * own->in * own->out;
+  int64_t shares = shares_of(own->samples, threads), size = BATCH, sums = 16 * own->in * own->out;
   float *points = aligned(shares * sums), *scratch = aligned(shares * size);
   if (points && scratch) {
     memset(points, 0, (size_t)(shares * sums) * sizeof(float));

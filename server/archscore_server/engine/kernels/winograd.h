@@ -8,54 +8,59 @@
 #define TILES 16
 
 /* Column x of the four rows of a tile, transformed along the rows; `from` is at row y of the column. */
-static inline __attribute__((always_inline)) void NAME(transform_column)(const float *from, int64_t row, int64_t y,
+static inline __attribute__((always_inline)) void NAME(transform_column)(const float *from, int64_t line, int64_t y,
                                                                          int64_t h, int inside, VECTOR *t) {
   VECTOR none = {0};
-  VECTOR d0 = inside && y >= 0 ? NAME(load)(from) : none, d1 = inside ? NAME(load)(from + row) : none;
-  VECTOR d2 = inside ? NAME(load)(from + 2 * row) : none, d3 = inside && y + 3 < h ? NAME(load)(from + 3 * row) : none;
+  VECTOR d0 = inside && y >= 0 ? NAME(load)(from) : none, d1 = inside ? NAME(load)(from + line) : none;
+  VECTOR d2 = inside ? NAME(load)(from + 2 * line) : none, d3 = inside && y + 3 < h ? NAME(load)(from + 3 * line) : none;
   t[0] = d0 - d2;
   t[1] = d1 + d2;
   t[2] = d2 - d1;
   t[3] = d1 - d3;
 }
 
-/* The transformed inputs of a batch of tiles, [16, TILES, channels]. Beyond the last tile they are left as they are. */
+/* The transformed inputs of a batch of tiles, [16, TILES, row]. Beyond the last tile they are left as they are. */
 static void NAME(transform_input)(const float *map, int64_t h, int64_t w, int64_t channels, int64_t first, int64_t tiles,
-                                  float *points) {
-  int64_t across = w / 2, row = w * channels;
+                                  int64_t row, float *points) {
+  int64_t across = w / 2, line = w * channels, top = first / across * 2 - 1, left = first % across * 2 - 1;
   for (int64_t block = 0; block < channels; block += LANES) {
     VECTOR t[4][4] = {0}; /* by column: neighbours share two */
+    int64_t y = top, x = left;
     for (int64_t tile = 0; tile < tiles; tile++) {
-      int64_t y = (first + tile) / across * 2 - 1, x = (first + tile) % across * 2 - 1;
-      const float *from = map + y * row + x * channels + block;
+      const float *from = map + y * line + x * channels + block;
       if (tile && x > 0)
         for (int i = 0; i < 4; i++) {
           t[0][i] = t[2][i];
           t[1][i] = t[3][i];
         }
       else {
-        NAME(transform_column)(from, row, y, h, x >= 0, t[0]);
-        NAME(transform_column)(from + channels, row, y, h, 1, t[1]);
+        NAME(transform_column)(from, line, y, h, x >= 0, t[0]);
+        NAME(transform_column)(from + channels, line, y, h, 1, t[1]);
       }
-      NAME(transform_column)(from + 2 * channels, row, y, h, 1, t[2]);
-      NAME(transform_column)(from + 3 * channels, row, y, h, x + 3 < w, t[3]);
+      NAME(transform_column)(from + 2 * channels, line, y, h, 1, t[2]);
+      NAME(transform_column)(from + 3 * channels, line, y, h, x + 3 < w, t[3]);
       for (int i = 0; i < 4; i++) {
-        float *to = points + (i * 4 * TILES + tile) * channels + block;
+        float *to = points + (i * 4 * TILES + tile) * row + block;
         NAME(store)(to, t[0][i] - t[2][i]);
-        NAME(store)(to + TILES * channels, t[1][i] + t[2][i]);
-        NAME(store)(to + 2 * TILES * channels, t[2][i] - t[1][i]);
-        NAME(store)(to + 3 * TILES * channels, t[1][i] - t[3][i]);
+        NAME(store)(to + TILES * row, t[1][i] + t[2][i]);
+        NAME(store)(to + 2 * TILES * row, t[2][i] - t[1][i]);
+        NAME(store)(to + 3 * TILES * row, t[1][i] - t[3][i]);
+      }
+      x += 2;
+      if (x + 1 == w) {
+        x = -1;
+        y += 2;
       }
     }
   }
 }
 
-/* The transformed gradients of a batch of tiles' outputs, [16, TILES, channels]. */
+/* The transformed gradients of a batch of tiles' outputs, [16, TILES, row]. */
 static inline __attribute__((always_inline)) void NAME(transform_gradient)(const float *map, int64_t w, int64_t channels,
-                                                                           int64_t first, int64_t tiles, float *points) {
-  int64_t across = w / 2;
+                                                                           int64_t first, int64_t tiles, int64_t row,
+                                                                           float *points) {
+  int64_t across = w / 2, top = first / across * 2, left = first % across * 2;
   for (int64_t tile = 0; tile < tiles; tile++) {
-    int64_t top = (first + tile) / across * 2, left = (first + tile) % across * 2;
     for (int64_t block = 0; block < channels; block += LANES) {
       const float *from = map + (top * w + left) * channels + block;
       VECTOR t[4][2];
@@ -67,12 +72,17 @@ static inline __attribute__((always_inline)) void NAME(transform_gradient)(const
         t[3][j] = -b;
       }
       for (int i = 0; i < 4; i++) {
-        float *to = points + (i * 4 * TILES + tile) * channels + block;
+        float *to = points + (i * 4 * TILES + tile) * row + block;
         NAME(store)(to, t[i][0]);
-        NAME(store)(to + TILES * channels, t[i][0] + t[i][1]);
-        NAME(store)(to + 2 * TILES * channels, t[i][0] - t[i][1]);
-        NAME(store)(to + 3 * TILES * channels, -t[i][1]);
+        NAME(store)(to + TILES * row, t[i][0] + t[i][1]);
+        NAME(store)(to + 2 * TILES * row, t[i][0] - t[i][1]);
+        NAME(store)(to + 3 * TILES * row, -t[i][1]);
       }
+    }
+    left += 2;
+    if (left == w) {
+      left = 0;
+      top += 2;
     }
   }
 }
@@ -121,29 +131,32 @@ static int NAME(mark)(const float *map, int64_t h, int64_t w, int64_t channels, 
   return all;
 }
 
-/* One sample: to[h, w, out] from map[h, w, in]. `scratch`: 16 * TILES * (in + LANES); `marks`: (h + 2) * (w + 2), or NULL
- * where what is a sum of zeros need not be 0. */
-static void NAME(convolve)(const struct convolution *own, const float *map, float *to, float *scratch, uint8_t *marks) {
+/* See convolve. A transformed tile is `row` entries from the next one: a constant, for the compiler's sake, and an odd number
+ * of cache lines, for the cache's. */
+static inline __attribute__((always_inline)) void NAME(convolve_by)(const struct convolution *own, const float *map,
+                                                                    float *to, float *scratch, uint8_t *marks,
+                                                                    const int row) {
   int64_t h = own->h, w = own->w, in = own->in, out = own->out, across = w / 2, all = h / 2 * across;
-  float *points = scratch, *products = scratch + 16 * TILES * in;
+  float *points = scratch, *products = scratch + 16 * TILES * row;
   if (marks && NAME(mark)(map, h, w, in, marks)) marks = NULL;
   for (int64_t first = 0; first < all; first += TILES) {
     int64_t tiles = all - first < TILES ? all - first : TILES;
-    NAME(transform_input)(map, h, w, in, first, tiles, points);
+    NAME(transform_input)(map, h, w, in, first, tiles, row, points);
     for (int64_t block = 0; block < out; block += LANES) {
       for (int point = 0; point < 16; point++) {
-        const float *v = points + point * TILES * in, *u = own->points + point * in * out + block;
+        const float *v = points + point * TILES * row, *u = own->points + point * in * out + block;
         VECTOR sums[TILES];
 #pragma GCC unroll 16
         for (int tile = 0; tile < TILES; tile++) sums[tile] = (VECTOR){0};
         for (int64_t i = 0; i < in; i++) {
           VECTOR weight = NAME(load)(u + i * out);
 #pragma GCC unroll 16
-          for (int tile = 0; tile < TILES; tile++) sums[tile] += weight * v[tile * in + i];
+          for (int tile = 0; tile < TILES; tile++) sums[tile] += weight * v[tile * row + i];
         }
 #pragma GCC unroll 16
         for (int tile = 0; tile < TILES; tile++) NAME(store)(products + (point * TILES + tile) * LANES, sums[tile]);
       }
+      int64_t top = first / across * 2, left = first % across * 2;
       for (int64_t tile = 0; tile < tiles; tile++) {
         const float *m = products + tile * LANES;
         VECTOR t[2][4];
@@ -153,11 +166,15 @@ static void NAME(convolve)(const struct convolution *own, const float *map, floa
           t[0][j] = m0 + m1 + m2;
           t[1][j] = m1 - m2 - m3;
         }
-        int64_t top = (first + tile) / across * 2, left = (first + tile) % across * 2;
         for (int i = 0; i < 2; i++) {
           float *at = to + ((top + i) * w + left) * out + block;
           NAME(store)(at, t[i][0] + t[i][1] + t[i][2]);
           NAME(store)(at + out, t[i][1] - t[i][2] - t[i][3]);
+        }
+        left += 2;
+        if (left == w) {
+          left = 0;
+          top += 2;
         }
       }
     }
@@ -172,15 +189,28 @@ static void NAME(convolve)(const struct convolution *own, const float *map, floa
     }
 }
 
-/* One sample's part of the gradients of the weights, as points [16, in, out]. `scratch`: 16 * TILES * (in + out), zeros. */
+/* One sample: to[h, w, out] from map[h, w, in]. `scratch`: BATCH entries; `marks`: (h + 2) * (w + 2), or NULL where what is a
+ * sum of zeros need not be 0. */
+static void NAME(convolve)(const struct convolution *own, const float *map, float *to, float *scratch, uint8_t *marks) {
+  if (own->in <= 16)
+    NAME(convolve_by)(own, map, to, scratch, marks, 16);
+  else if (own->in <= 48)
+    NAME(convolve_by)(own, map, to, scratch, marks, 48);
+  else if (own->in <= 80)
+    NAME(convolve_by)(own, map, to, scratch, marks, 80);
+  else
+    NAME(convolve_by)(own, map, to, scratch, marks, 144);
+}
+
+/* One sample's part of the gradients of the weights, as points [16, in, out]. `scratch`: BATCH entries. */
 static void NAME(correlate)(const struct convolution *own, const float *map, const float *gradient, float *points,
                             float *scratch) {
   int64_t h = own->h, w = own->w, in = own->in, out = own->out, all = h / 2 * (w / 2);
   float *inputs = scratch, *gradients = scratch + 16 * TILES * in;
   for (int64_t first = 0; first < all; first += TILES) {
     int64_t tiles = all - first < TILES ? all - first : TILES;
-    NAME(transform_input)(map, h, w, in, first, tiles, inputs);
-    NAME(transform_gradient)(gradient, w, out, first, tiles, gradients);
+    NAME(transform_input)(map, h, w, in, first, tiles, in, inputs);
+    NAME(transform_gradient)(gradient, w, out, first, tiles, out, gradients);
     for (int point = 0; point < 16; point++)
       for (int64_t rows = 0; rows < in; rows += LANES)
         for (int64_t block = 0; block < out; block += LANES) {
