@@ -157,8 +157,8 @@ def join(
         maps: what is added up.
         statistics: [STATISTICS, period(C)] for each map that is normalised, filled in; None for the others.
         eps: BatchNorm's.
-        total: takes the sum, or None.
-        rectified: takes its positive part, or None.
+        total: takes the sum, or None; may be the first map.
+        rectified: takes its positive part, or None; may be any map, but for that.
         codes: uint8 [N, code_bytes(C*H*W)] takes the codes of the sum, or None.
         map_codes: for each map takes its own codes (before BatchNorm), or None.
         threads: among which the samples are shared.
@@ -206,7 +206,7 @@ def unjoin(
         mask: the sum or its positive part, if anything was rectified.
         maps: those that were normalised.
         statistics: their statistics.
-        gradient: takes the sum's gradient; may be the only one of `of_total` if there is no other.
+        gradient: takes the sum's gradient; may be the first of `of_rectified`, or the only one there is of `of_total`.
         gradients: take those of the normalised maps; may be the maps themselves.
         factors: scratch, [len(maps), 3, period(C)].
         threads: among which the samples are shared.

@@ -119,6 +119,11 @@ static void NAME(join)(const struct join *own, int64_t sample, float *buffer) {
   int64_t size = own->hw * own->c, block = own->period * (BUFFER / own->period ? BUFFER / own->period : 1);
   for (int64_t start = 0; start < size; start += block) {
     int64_t length = size - start < block ? size - start : block, at = sample * size + start;
+    /* a block is whole bytes, but for the last one, which ends the sample */
+    int64_t bytes = start + length == size ? own->bytes - start / 8 : length / 8;
+    for (int64_t part = 0; part < own->parts; part++) /* first, for the memory of parts may be taken */
+      if (own->part_bits[part])
+        NAME(codes)(own->data[part] + at, length, bytes, own->part_bits[part] + sample * own->bytes + start / 8);
     const float *total = NULL;
     if (own->parts == 1 && !own->statistics[0]) {
       total = own->data[0] + at;
@@ -134,14 +139,8 @@ static void NAME(join)(const struct join *own, int64_t sample, float *buffer) {
       }
       total = adding;
     }
-    if (own->rectified) NAME(rectify)(own->rectified + at, total, total, length);
-    /* a block is whole bytes, but for the last one, which ends the sample */
-    int64_t last = start + length == size;
-    int64_t bytes = last ? own->bytes - start / 8 : length / 8;
     if (own->bits) NAME(codes)(total, length, bytes, own->bits + sample * own->bytes + start / 8);
-    for (int64_t part = 0; part < own->parts; part++)
-      if (own->part_bits[part])
-        NAME(codes)(own->data[part] + at, length, bytes, own->part_bits[part] + sample * own->bytes + start / 8);
+    if (own->rectified) NAME(rectify)(own->rectified + at, total, total, length);
   }
 }
 
@@ -157,7 +156,7 @@ static void NAME(unjoin)(const struct unjoin *own, int64_t sample, double *sums)
       const float *from = own->of_rectified[part] + at;
       if (part)
         NAME(add_part)(g, from, length, period, NULL, NULL, 0);
-      else
+      else if (from != g)
         NAME(add_part)(g, from, length, period, NULL, NULL, 1);
     }
     if (own->rectified) NAME(rectify)(g, g, own->mask + at, length);

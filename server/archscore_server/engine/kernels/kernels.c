@@ -23,8 +23,8 @@ struct join {
   int64_t samples, hw, c, period, parts, bytes;
   const float *const *data;  /* [parts] maps */
   float *const *statistics;  /* [parts] of those that are normalised, else NULL: [4, period], see STATISTICS */
-  float *sum;                /* or NULL */
-  float *rectified;          /* or NULL */
+  float *sum;                /* or NULL; may be the first part */
+  float *rectified;          /* or NULL; may be any other part */
   uint8_t *bits;             /* codes of the sum, [samples, bytes], or NULL */
   uint8_t *const *part_bits; /* [parts] codes of parts, or NULL each */
   double eps;
@@ -40,7 +40,7 @@ struct unjoin {
   const float *mask;                /* these count where it is above 0 */
   const float *const *data;         /* [parts] normalised maps */
   const float *const *statistics;   /* [parts] */
-  float *gradient;                  /* of the sum; the one plain gradient itself if there is nothing to add */
+  float *gradient;                  /* of the sum; may be the first one of what was rectified, or else of the sum */
   float *const *gradients;          /* [parts] of the maps */
   float *const *factors;            /* [parts] scratch, [3, period] */
 };

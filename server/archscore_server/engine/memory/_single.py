@@ -23,12 +23,14 @@ class Part:
         channels: C.
         normalised: whether BatchNorm comes first.
         coded: whether its codes are compared.
+        alone: whether nobody else reads the map.
     """
 
     map: Value
     channels: int
     normalised: bool = False
     coded: bool = False
+    alone: bool = False
 
 
 class SingleWalk(Walk):
@@ -38,7 +40,7 @@ class SingleWalk(Walk):
         """A convolution, with BatchNorm to come."""
         y = self.conv(x, [layer])
         coded = self._watch.compares_layer(y.size // self._images)
-        return Part(y, layer.out_channels, normalised and self.trains, coded)
+        return Part(y, layer.out_channels, normalised and self.trains, coded, alone=True)
 
     def _convolved(self, output: Value, layers: int) -> None:
         del layers  # its codes are compared when it is read
@@ -50,10 +52,12 @@ class SingleWalk(Walk):
     ) -> tuple[Value | None, Value | None]:
         """The sum of parts and its positive part, each where it is read; parts are used up."""
         tape, channels = self.tape, parts[0].channels
+        parts.sort(key=lambda part: not part.alone)
         entries = parts[0].map.size // self._images
         total, positive = tape.sum(
             [part.map for part in parts],
             [part.normalised for part in parts],
+            [part.alone for part in parts],
             total=plain,
             rectified=rectified,
             statistics=kernels.STATISTICS * kernels.period(channels),

@@ -156,6 +156,7 @@ class Tape:
         self,
         parts: Sequence[Value],
         normalised: Sequence[bool],
+        unshared: Sequence[bool],
         *,
         total: bool,
         rectified: bool,
@@ -169,16 +170,23 @@ class Tape:
         Args:
             parts: the maps.
             normalised: which of them go through BatchNorm.
+            unshared: which of them nobody else reads; these first.
             total: whether the sum is read.
             rectified: whether its positive part is.
             statistics: entries of the statistics of a map.
-            uses_up: whether the gradients of normalised maps take their place.
+            uses_up: whether gradients, or where there are none the outputs, take the place of maps.
         """
         own = [self.new(statistics) for each in normalised if each]
         size, alone = parts[0].size, len(parts) == 1 and not normalised[0]
         differentiable = self._records and any(part.differentiable for part in parts)
-        whole = (self._view(parts[0]) if alone else self.new(size)) if total else None
-        positive = self.new(size) if rectified else None
+        spare = [part for part, each in zip(parts, unshared, strict=True) if each and uses_up and not self._records]
+        whole = positive = None
+        if total and alone:
+            whole = self._view(parts[0])
+        elif total:
+            whole = self._view(spare.pop(0)) if spare else self.new(size)
+        if rectified:
+            positive = self._view(spare.pop()) if spare and not (alone and total) else self.new(size)
         for output in (whole, positive):
             if output:
                 output.dealt = True
@@ -283,7 +291,10 @@ class Tape:
         if not arrived:
             return []
         alone = len(of_total) == 1 and not of_rectified
-        whole = self.keep(of_total[0]) if alone else self.new(node.inputs[0].size)
+        if node.uses_up and of_rectified:
+            whole = self.keep(of_rectified[0])
+        else:
+            whole = self.keep(of_total[0]) if alone else self.new(node.inputs[0].size)
         own = [
             (value, self.keep(whole) if not each else self.keep(value) if node.uses_up else self.new(value.size))
             for value, each in zip(node.inputs, node.normalised, strict=True)

@@ -23,11 +23,13 @@ class Part:
         map: [N, C, H, W].
         normalised: whether BatchNorm comes first.
         coded: the call that it is the output of, if its codes (before BatchNorm) are wanted.
+        alone: whether nobody else reads the map.
     """
 
     map: Tensor
     normalised: bool = False
     coded: LayerCall | None = None
+    alone: bool = False
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Join:
         rectified: how many read its positive part.
         coded: whether the codes of the sum are wanted.
         eps: BatchNorm's.
-        uses_up: whether the derivative puts gradients into the memory of the maps, which nobody needs any more.
+        uses_up: whether the memory of maps may be taken for what comes of them, by the derivative or without one.
         codes: of the sum, uint8 [N, bytes].
         part_codes: of each part that is coded.
         statistics: of each part that is normalised, [kernels.STATISTICS, period].
@@ -61,16 +63,22 @@ class Join:
         maps = [part.map for part in self.parts]
         if torch.is_grad_enabled() and self.plain + self.rectified:
             return _join(self, *maps)
-        total, rectified = self.compute([own.detach() for own in maps])
+        total, rectified = self.compute([own.detach() for own in maps], uses_up=self.uses_up)
         return (total,) * self.plain + (rectified,) * self.rectified  # type: ignore[return-value]
 
-    def compute(self, maps: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """The sum and its positive part, where they are read."""
+    def compute(self, maps: Sequence[Tensor], *, uses_up: bool) -> tuple[Tensor | None, Tensor | None]:
+        """The sum and its positive part, where they are read; in the memory of maps if these are used up."""
         maps = [dense(own) for own in maps]
         shape = maps[0].shape
         alone = len(maps) == 1 and not self.parts[0].normalised
-        total = maps[0] if alone else torch.empty_like(maps[0]) if self.plain else None
-        rectified = torch.empty_like(maps[0]) if self.rectified else None
+        spare = [own for own, part in zip(maps, self.parts, strict=True) if part.alone] if uses_up else []
+        total = rectified = None
+        if alone:
+            total = maps[0]
+        elif self.plain:  # the sum may take the place of the first part, its positive part that of any other
+            total = spare.pop(0) if spare and spare[0] is maps[0] else torch.empty_like(maps[0])
+        if self.rectified:
+            rectified = spare.pop() if spare and not (alone and self.plain) else torch.empty_like(maps[0])
         coded = (shape[0], kernels.code_bytes(shape[1:].numel()))
         period = kernels.period(shape[1])
         self.statistics = [torch.empty(kernels.STATISTICS, period) if part.normalised else None for part in self.parts]
@@ -93,7 +101,7 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, join: Join, *maps: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        total, rectified = join.compute(maps)
+        total, rectified = join.compute(maps, uses_up=False)
         normalised = [own for own, part in zip(maps, join.parts, strict=True) if part.normalised]
         ctx.normalised = [part.normalised for part in join.parts]
         ctx.statistics = [own for own in join.statistics if own is not None]
@@ -115,7 +123,10 @@ class _Join(torch.autograd.Function):
         count = sum(ctx.normalised)
         maps, mask = [dense(own) for own in saved[:count]], saved[-1] if of_rectified else None
         alone = len(of_total) == 1 and not of_rectified
-        gradient = of_total[0] if alone else torch.empty_like((of_total or of_rectified)[0])
+        if ctx.uses_up and of_rectified:
+            gradient = of_rectified[0]
+        else:
+            gradient = of_total[0] if alone else torch.empty_like((of_total or of_rectified)[0])
         of_maps = maps if ctx.uses_up else [torch.empty_like(own) for own in maps]
         if count or not alone:
             kernels.unjoin(

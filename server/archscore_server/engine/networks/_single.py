@@ -50,7 +50,8 @@ class SingleRun:
         else:
             y = convolve(x, weights, groups=groups, stride=stride, padding=padding, factor=factor)
         self._observer.output(call, y)
-        return Part(y, normalised, call if self._observer.compares_layer(y[0].numel(), len(y)) else None)
+        coded = self._observer.compares_layer(y[0].numel(), len(y))
+        return Part(y, normalised, call if coded else None, alone=True)
 
     def read(self, parts: Parts, *, plain: int = 0, rectified: int = 0, relus: int | None = None) -> tuple[Tensor, ...]:
         """The sum of parts, for each that reads it.
@@ -58,7 +59,7 @@ class SingleRun:
         Args:
             parts: what is added up; emptied, so that what nobody else has is gone.
             plain: how many read the sum.
-            rectified: how many read its positive part.
+            rectified: how many read its positive part, convolutions first.
             relus: how many ReLUs of the network that stands for, if not `rectified`.
 
         Returns:
@@ -67,6 +68,7 @@ class SingleRun:
         multiplicity = rectified if relus is None else relus
         coded = multiplicity > 0 and self._observer.compares_relus
         channels, size = parts[0].map.shape[1], parts[0].map[0].numel()
+        parts.sort(key=lambda part: not part.alone)  # their memory may be taken: see Join
         join = Join(tuple(parts), plain, rectified, coded, self._eps, uses_up=not self._observer.keeps_outputs)
         parts.clear()
         outputs = join.run()
