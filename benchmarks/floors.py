@@ -233,11 +233,12 @@ def workloads() -> dict[str, tuple[str, ...]]:
 
 def scoring(cells: Sequence[Cell], name: str, device: torch.device) -> Callable[[], object]:
     """Scores cells with the proxies of a workload, one after the other."""
+    proxies = workloads()[name]
 
     def run() -> None:
         with kernels.off() if name.endswith(BY_TORCH) else nullcontext():
             for cell in cells:
-                evaluate([cell], workloads()[name], EvaluationConfig(), device=device)
+                evaluate([cell], proxies, EvaluationConfig(), device=device)
 
     return run
 

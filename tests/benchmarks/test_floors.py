@@ -58,6 +58,16 @@ def test_shares_of_an_evaluation_add_up() -> None:
             assert shares[kind] > 0
 
 
+@pytest.mark.parametrize("name", ["tcet", "tcet" + floors.BY_TORCH])
+def test_a_workload_is_scored_by_what_its_name_says(monkeypatch, name) -> None:
+    if name not in floors.workloads():
+        pytest.skip("the kernels were not built: no C compiler")
+    seen = []
+    monkeypatch.setattr(floors, "evaluate", lambda *_, **__: seen.append(kernels.available()))
+    floors.scoring([parse(floors.CELLS[0])], name, torch.device("cpu"))()
+    assert seen == [kernels.available() and not name.endswith(floors.BY_TORCH)]
+
+
 def test_ceilings_are_medians_and_the_table_has_every_workload(monkeypatch) -> None:
     monkeypatch.setitem(floors._MATRIX, "cpu", 32)
     monkeypatch.setattr(floors, "_COPIED", 1024)

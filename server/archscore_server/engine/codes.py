@@ -62,9 +62,9 @@ def gram(overlap: Tensor, size: Tensor) -> Tensor:
     Returns:
         [M, B, B].
     """
-    c = overlap.double()
-    r = c.diagonal(dim1=-2, dim2=-1)
-    return size.double()[:, None, None] - r[:, :, None] - r[:, None, :] + 2 * c
+    k = 2 * overlap.double()
+    r = k.diagonal(dim1=-2, dim2=-1) / 2
+    return k.sub_(r[:, :, None]).sub_(r[:, None, :]).add_(size.double()[:, None, None])
 
 
 def logdet(k: Tensor) -> Tensor:
@@ -83,11 +83,12 @@ def logdet(k: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(k)
     inverse = torch.linalg.solve_triangular(factor, torch.eye(size, dtype=k.dtype, device=k.device), upper=False)
     # 1 / lambda_min = ||K^-1||_2 <= ||L^-1||_F^2, and lambda_max <= trace
-    smallest = 1 / inverse.square().sum(dim=(-2, -1))
+    smallest = 1 / inverse.square_().sum(dim=(-2, -1))
     largest = k.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     certain = (failed == 0) & (smallest > _MARGIN * _SINGULAR * size * largest)
     result: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
     doubtful = (~certain).nonzero()[:, 0]
+    del factor, inverse  # matrices are the most that small networks have in memory
     if len(doubtful):
         values = torch.linalg.eigvalsh(k[doubtful])
         regular = values[:, 0] > _SINGULAR * size * values[:, -1]

@@ -17,9 +17,9 @@ _DOUBLE = 8
 #: Images that the neural tangent kernel is taken over, at most.
 _KERNEL_IMAGES = 16
 
-#: Matrices [N, N] of float64 that log-determinants have alive for each layer: K, its factor, the inverse of that, K
-#: once more for the eigenvalues of the singular ones, and a temporary.
-_LOGDET_MATRICES = 5
+#: Matrices [N, N] of float64 that log-determinants have alive for each layer: K, its factor, and the inverse of that;
+#: or K, and for the eigenvalues of the singular ones K again, twice.
+_LOGDET_MATRICES = 3
 
 #: Entries of each code that a CPU has as float32: two parts, one after the other.
 _CODE_PARTS = 2 * 2048
