@@ -22,7 +22,7 @@ _LONGEST_TOKEN = 64
 #: Multiply-accumulates that evaluating one network may take, if nothing else is set, by kind of device. The other
 #: limits are each about one factor of the product, and would together leave far more open. On a GPU there is room for
 #: what the default config leads to (all proxies over 64 seeds on the largest NAS-Bench-201 cell are 3.4e13). A core
-#: would be at as much for a quarter of an hour, in which others wait for it: it may take five minutes' worth at a time.
+#: would be at as much for a quarter of an hour, in which others wait for it: it may take a fifth of that at a time.
 MAX_WORK: Final = {"cpu": 10_000_000_000_000, "cuda": 50_000_000_000_000}
 
 
