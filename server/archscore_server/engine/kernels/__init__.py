@@ -1,6 +1,6 @@
 """Kernels for CPUs, in C: what torch does in several sweeps over a map, in one.
 
-On a CPU a network of the spaces here spends a third of its time outside its convolutions: BatchNorm, sums, ReLU,
+On a CPU a network of the spaces here spends two fifths of its time outside convolutions: BatchNorm, sums, ReLU,
 pooling and comparisons each read and write whole maps. The kernels read a map for the statistics of BatchNorm, and once
 more to normalise, add, rectify and compare it, block by block while the block is in the first cache; and likewise
 backward. Activation codes are bits, and Gram matrices count those that two samples share.

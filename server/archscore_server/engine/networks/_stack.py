@@ -87,7 +87,7 @@ class Observer:
         """
 
     def relu_overlaps(self, networks: Sequence[int], multiplicity: Sequence[int], overlaps: Tensor, size: int) -> None:
-        """How the codes of ReLU inputs overlap: as in `relu` whose, the rest as in `layer_overlaps`."""
+        """How the codes of ReLU inputs overlap: whose they are as in `relu`, the rest as in `layer_overlaps`."""
 
     def relu(self, networks: Sequence[int], multiplicity: Sequence[int], output: Tensor) -> None:
         """A ReLU's output.
