@@ -3,8 +3,8 @@
     python benchmarks/sustained.py --check --json docs/benchmarks/sustained-cpu.json
 
 Small networks (4 channels, 1 cell a stage, 16 images), where what the service adds weighs most. Every thousand, the
-service and the engine called directly in as many processes score the same cells, one after the other, and throughputs
-are compared by the median of the ratios. What an architecture costs at the end is compared with the beginning by its
+service and the engine called directly in as many processes, prepared as workers are, score the same cells, one after
+the other, and throughputs are compared by the median of the ratios. What an architecture costs at the end is compared with the beginning by its
 ratio to the engine, which cancels the machine's moods; memory is that of the front end and its workers together.
 
 Run it on a machine that does nothing else.
@@ -40,9 +40,14 @@ ENDS = 3
 
 
 def _warm(threads: int) -> None:
+    """Prepares a process as a worker prepares itself, its memory too: what is compared is the service alone."""
     import torch
 
+    from archscore_server.pool._allocator import Allocator
+    from archscore_server.pool._torch_engine import memory_bytes
+
     torch.set_num_threads(threads)
+    Allocator(memory_bytes()).suit(large=False)
     _evaluate([nasbench201.SPACE.example])
 
 

@@ -21,6 +21,7 @@ from archscore_server.datasets import Catalogue
 from archscore_server.engine import ArchitectureTooLargeError, ConfigError, Datasets, EvaluationConfig, stack_sizes
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.datasets import GAUSSIAN
+from archscore_server.engine.memory import all_within
 from archscore_server.engine.stack_sizes import Machine, Workload
 from archscore_server.errors import RequestError
 from archscore_server.pool import PoolStartError
@@ -152,7 +153,7 @@ def _tune(
     """Measures on a device, in this process as in a worker."""
     import torch
 
-    from archscore_server.engine import predicted_bytes, tuning
+    from archscore_server.engine import tuning
 
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
@@ -165,7 +166,8 @@ def _tune(
     try:
         if device == "cpu":
             example = SPACES[space].parse(SPACES[space].example)
-            Allocator(memory_bytes()).suit(predicted_bytes(example, proxies, config))
+            allocator = Allocator(memory_bytes())
+            allocator.suit(large=not all_within([example], proxies, config, allocator.large))
         sizes = [size for size in tuning.SIZES if size <= most]
         found = tuning.tune(space, proxies, config, device, sizes=sizes, rounds=rounds, on_measured=on_measured)
     except (ArchitectureTooLargeError, ConfigError, MemoryError, ValueError) as error:

@@ -1,8 +1,12 @@
 """How the C library of a worker hands out memory: fast, or without gaps.
 
-By default glibc keeps what is freed, up to tensors of 32 MiB, to hand it out again. That is fast, but what lies in gaps
-that are too small is lost: a process grows to twice what its tensors take. Where that is too much it returns every
-larger piece to the system at once.
+What is freed is kept, up to tensors of 32 MiB, to be handed out again. That is fast, but what lies in gaps that are too
+small is lost: a process grows to twice what its tensors take. Where that is too much, every larger piece is returned to
+the system at once.
+
+glibc comes to keep pieces by itself, as large as the largest that it has seen freed. Small networks never show it one
+that is large enough to keep their own memory by: each evaluation then returns all of it, and takes it page by page
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 
 #: Bytes from which a piece of memory is the system's again when it is freed: to close gaps, and otherwise. The latter
-#: is what glibc comes to by itself.
+#: is the most that glibc comes to by itself.
 _WITHOUT_GAPS = 2**20
 _WITH_GAPS = 32 * 2**20
 
@@ -26,27 +30,30 @@ _LARGE = 0.25
 
 
 class Allocator:
-    """The C library of this process. Does nothing where it is not glibc."""
+    """The C library of this process. Does nothing where it is not glibc.
+
+    Attributes:
+        large: bytes of an evaluation above which gaps are too much.
+    """
 
     def __init__(self, memory: int, cores: int | None = None) -> None:
-        """Leaves everything as it is.
+        """Leaves everything as it is until the first evaluation.
 
         Args:
             memory: of the machine, in bytes.
             cores: among which it is shared; all of the machine's if None.
         """
-        self._large = _LARGE * memory / (cores or os.cpu_count() or 1)
-        self._gaps = True
+        self.large = _LARGE * memory / (cores or os.cpu_count() or 1)
+        self._suits_large: bool | None = None
 
-    def suit(self, predicted: int) -> None:
-        """Prepares for an evaluation of so many bytes."""
-        gaps = predicted <= self._large
+    def suit(self, *, large: bool) -> None:
+        """Prepares for evaluations of which one is large, or none."""
         library = glibc.library()
-        if gaps == self._gaps or library is None:
+        if large == self._suits_large or library is None:
             return
-        self._gaps = gaps
-        size = _WITH_GAPS if gaps else _WITHOUT_GAPS
+        self._suits_large = large
+        size = _WITHOUT_GAPS if large else _WITH_GAPS
         library.mallopt(_MMAP_THRESHOLD, size)
         library.mallopt(_TRIM_THRESHOLD, 2 * size)
-        if not gaps:
+        if large:
             glibc.give_back()

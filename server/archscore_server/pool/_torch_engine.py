@@ -14,6 +14,7 @@ from pathlib import Path
 from archscore.spaces import Architecture, nasbench201
 from archscore_server import glibc
 from archscore_server.engine import ArchitectureTooLargeError, Datasets, Evaluation, EvaluationConfig, kernels
+from archscore_server.engine.memory import all_within
 from archscore_server.engine.stack_sizes import DEFAULTS, Machine, StackSizes, Workload
 from archscore_server.engine.statistics import Pass
 from archscore_server.pool._allocator import Allocator
@@ -97,10 +98,10 @@ class TorchEngine:
         self, architectures: Sequence[Architecture], proxies: Sequence[str], config: EvaluationConfig
     ) -> Iterator[Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]]:
         """Evaluates a batch, stack by stack."""
-        from archscore_server.engine import evaluate_stacks, predicted_bytes
+        from archscore_server.engine import evaluate_stacks
 
         if self._allocator:
-            self._allocator.suit(max(predicted_bytes(each, proxies, config, device="cpu") for each in architectures))
+            self._allocator.suit(large=not all_within(architectures, proxies, config, self._allocator.large))
         self._pass_seconds.clear()
         if self._device == "cuda":
             import torch

@@ -23,7 +23,7 @@ from archscore_server.engine import (
 )
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import NetworkConfig
-from archscore_server.engine.memory import LARGEST_CELLS, MIXED_STACK, fits
+from archscore_server.engine.memory import LARGEST_CELLS, MIXED_STACK, all_within, fits
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import Pass
 
@@ -170,3 +170,16 @@ def test_a_small_cell_fits_where_the_largest_does_not() -> None:
     assert fits(small, ["snip"], config, sys.maxsize, device="cpu") > 1
     with pytest.raises(ArchitectureTooLargeError):
         fits(small, ["snip"], config, needed - 1, device="cpu")
+
+
+def test_whether_all_are_within_a_limit() -> None:
+    config = EvaluationConfig(network=CELLS)
+    small = nasbench201.Cell(("none", "none", "none", "skip_connect", "none", "none"))
+    least, most = (predicted_bytes(cell, ["snip"], config) for cell in (small, LARGEST_CELLS[0]))
+    assert all_within([small], ["snip"], config, least)
+    assert not all_within([small], ["snip"], config, least - 1)
+    assert not all_within([small, LARGEST_CELLS[0]], ["snip"], config, least)
+    assert all_within([small, LARGEST_CELLS[0]], ["snip"], config, most)
+    genome = predicted_bytes(zennas.START, ["snip"], EvaluationConfig(network=LINKS))
+    assert all_within([zennas.START], ["snip"], EvaluationConfig(network=LINKS), genome)
+    assert not all_within([zennas.START] * 2, ["snip"], EvaluationConfig(network=LINKS), genome - 1)

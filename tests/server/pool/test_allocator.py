@@ -36,10 +36,30 @@ def left_over():
 allocator = Allocator(1000 * PIECE, cores=1)
 np.ones(31 * 2**20 // 8)  # glibc keeps what is as large as the largest that was freed
 found = [left_over()]
-for predicted in (200 * PIECE, 300 * PIECE, 200 * PIECE):
-    allocator.suit(predicted)
+for large in (False, True, False):
+    allocator.suit(large=large)
     found.append(left_over())
 print(json.dumps(found))
+"""
+
+
+#: Takes and frees many pieces again and again, as small networks do, none of them large enough to keep the others by.
+SMALL_PIECES = """
+import resource
+import numpy as np
+from archscore_server.pool._allocator import Allocator
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        pieces = [np.ones(100 * 2**10 // 8) for _ in range(100)]
+        del pieces
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+by_default = faults()
+Allocator(2**40, cores=1).suit(large=False)
+faults()
+print(by_default, faults())
 """
 
 
@@ -50,3 +70,11 @@ def test_large_evaluations_leave_no_gaps() -> None:
     assert small > 1.2
     assert large < 1.1
     assert small_again > 1.1
+
+
+def test_small_evaluations_keep_their_memory() -> None:
+    """Each page that is taken anew is a fault."""
+    done = subprocess.run([sys.executable, "-c", SMALL_PIECES], capture_output=True, text=True, check=True)
+    by_default, kept = map(int, done.stdout.split())
+    assert by_default > 20 * 1000
+    assert kept < by_default / 20

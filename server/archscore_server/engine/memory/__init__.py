@@ -76,6 +76,28 @@ def predicted_bytes(
     return _each(architecture, _needs(proxies), config, device, 1)
 
 
+def all_within(
+    architectures: Sequence[Architecture],
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    limit: float,
+    *,
+    device: str = "cpu",
+) -> bool:
+    """Whether none of some architectures of one space, each evaluated alone, takes more than so many bytes.
+
+    Where the largest cells do not, no cell does: then each costs nothing to ask about.
+    """
+    needs = _needs(proxies)
+
+    def within(architecture: Architecture) -> bool:
+        return _each(architecture, needs, config, device, 1) <= limit
+
+    if isinstance(architectures[0], Cell) and all(map(within, LARGEST_CELLS)):
+        return True
+    return all(map(within, architectures))
+
+
 def fits(
     architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, available: int, *, device: str
 ) -> int:
