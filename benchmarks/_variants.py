@@ -191,6 +191,18 @@ def variants(default: EvaluationConfig) -> list[Variant]:
         Variant(
             "cifar10-pytorch-grasp", "CIFAR-10 images, PyTorch's init", ("grasp",), replace(real, init=Init.PYTORCH)
         ),
+        Variant(
+            "cifar10-pytorch-seed1-grasp",
+            "CIFAR-10 images, PyTorch's init, seed 1",
+            ("grasp",),
+            replace(real, init=Init.PYTORCH, seed=1),
+        ),
+        Variant(
+            "cifar100-pytorch-grasp",
+            "CIFAR-100 images, PyTorch's init",
+            ("grasp",),
+            replace(default, dataset=CIFAR100, num_classes=100, init=Init.PYTORCH),
+        ),
         Variant("shallow", "N = 1", (*four, "grasp"), shallow),
         Variant("shallow-ntk", "N = 1", kernel, shallow),
         Variant("cifar10-ntk", "CIFAR-10 images", kernel, real),

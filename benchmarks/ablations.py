@@ -126,7 +126,7 @@ def rows(measured: Sequence[Variant]) -> list[Row]:
         Row(("grasp",), "disconnected cells score 0, absolute value", grasp, unscored=0.0, transform=abs),
     ]
     for variant in measured:
-        if "grasp" in variant.proxies and variant.config.dataset == CIFAR10:
+        if "grasp" in variant.proxies and variant.config.dataset in (CIFAR10, CIFAR100):
             real = (Term("grasp", (variant.name,)),)
             found.append(Row(("grasp",), f"{variant.what}, disconnected cells score 0", real, unscored=0.0))
     kernels = [variant for variant in measured if "ntk_condition_number" in variant.proxies]

@@ -34,7 +34,7 @@ from archscore_server.admission import MAX_WORK
 from archscore_server.config import Limits
 from archscore_server.engine import EvaluationConfig, init, passes, predicted_bytes
 from archscore_server.engine import proxies as registry
-from archscore_server.engine.memory import LARGEST_CELL, USABLE_MEMORY
+from archscore_server.engine.memory import LARGEST_CELL, USABLE_MEMORY, all_within
 from archscore_server.engine.networks import build
 from archscore_server.engine.work import predicted_work
 from archscore_server.pool._allocator import Allocator
@@ -227,7 +227,8 @@ def evaluate(space: str, encoding: str, network: dict[str, int], threads: int, m
 
     small = replace(config, batch_size=2, network=SPACES[space].network)
     run(SPACES[space].parse(SPACES[space].example), small)  # what the libraries take themselves is there now
-    Allocator(memory).suit(predicted_bytes(architecture, PROXIES, config))  # as a worker does
+    allocator = Allocator(memory)
+    allocator.suit(large=not all_within([architecture], PROXIES, config, allocator.large))  # as a worker does
     before = _resident_peak()
     started, cores_started = time.perf_counter(), time.process_time()
     tensors = peak_bytes(lambda: run(architecture, config))

@@ -3,8 +3,9 @@
     python benchmarks/search_zennas.py --output searches --json docs/benchmarks/search-zennas.json --document
 
 Elimination search with the budget of the CIFAR experiments (1M parameters, 18 sub-layers, both with residual links),
-by each proxy and seed; `random` is a random genome that keeps to it. All genomes found are then scored by all proxies.
-A run that was cut off goes on where it was; `--costs` says beforehand how long it will take. No network is trained.
+by each proxy and seed; `random` is the same search by scores that say nothing. All genomes found are then scored by all
+proxies. A run that was cut off goes on where it was; --extend keeps the searches of an earlier report by other proxies,
+and --costs says beforehand how long it will take. No network is trained.
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from _report import environment, progress
-from archscore.search import Constraints, Elimination, History, Settings, run_search
+from archscore import Evaluation, Result
+from archscore._requests import Architecture, Config
+from archscore.search import Constraints, Elimination, History, Scorer, Settings, run_search
 from archscore.spaces import zennas
+from archscore.v1 import scoring_pb2
 from archscore_server.engine.proxies import get
 from archscore_server.scorer import EngineScorer
 
 PROXIES = ("tcet_log", "ssnr", "zico", "zen", "naswot", "synflow", "te_score")
 RANDOM = "random"
+_ORDER = (*PROXIES, RANDOM)
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PAGE = _ROOT / "docs" / "results-search.md"
@@ -40,6 +45,37 @@ _WITH_LINKS = zennas.NetworkConfig(residual_links=True)
 _BUDGET = Constraints(
     max_parameters=zennas.CIFAR_BUDGET.max_parameters, max_sub_layers=zennas.CIFAR_BUDGET.max_sub_layers
 )
+
+
+class RandomScorer:
+    """Scores genomes without looking at them, each as often as asked the same; an `archscore.search.Scorer`."""
+
+    def __init__(self, seed: int) -> None:
+        """Scores of another seed are others."""
+        self._seed = seed
+
+    def proxies(self) -> list[scoring_pb2.Proxy]:
+        """`random` alone."""
+        return [scoring_pb2.Proxy(name=RANDOM, direction=scoring_pb2.DIRECTION_HIGHER_IS_BETTER)]
+
+    def score_many(
+        self,
+        architectures: Iterable[Architecture],
+        proxies: str | Iterable[str],
+        *,
+        space: str | None = None,
+        config: Config | None = None,
+        chunk_size: int = 1,
+        max_in_flight: int = 1,
+        ordered: bool = True,
+    ) -> Generator[Result, None, None]:
+        """Scores between 0 and 1, in order, whatever else is asked."""
+        del proxies, space, config, chunk_size, max_in_flight, ordered
+        for position, architecture in enumerate(architectures):
+            encoding = architecture if isinstance(architecture, str) else architecture.format()
+            value = random.Random(f"{self._seed} {encoding}").random()
+            score = scoring_pb2.ProxyScore(proxy=RANDOM, value=value, outcome=scoring_pb2.OUTCOME_OK)
+            yield Result(position, architecture, Evaluation(scoring_pb2.Evaluation(scores=[score])), None)
 
 
 def settings(proxy: str, seed: int, options: argparse.Namespace) -> Settings:
@@ -56,7 +92,7 @@ def settings(proxy: str, seed: int, options: argparse.Namespace) -> Settings:
     )
 
 
-def searched(scorer: EngineScorer, proxy: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def searched(scorer: Scorer, proxy: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Searches by a proxy, or takes up the search that is there; what it found."""
     name = f"{proxy}-seed{seed}"
 
@@ -87,19 +123,13 @@ def searched(scorer: EngineScorer, proxy: str, seed: int, options: argparse.Name
 
 def _improvements(history: History, proxy: str) -> Iterator[tuple[int, float]]:
     """The evaluations, from 1, that were better than all before, and their scores."""
-    sign = 1 if get(proxy).higher_is_better else -1
+    sign = 1 if proxy == RANDOM or get(proxy).higher_is_better else -1
     best = -math.inf
     for record in history.records:
         value = record.scores[proxy]
         if value is not None and sign * value > best:
             best = sign * value
             yield record.index + 1, value
-
-
-def random_genome(seed: int) -> dict[str, Any]:
-    """What a search that asks nothing finds."""
-    genome = zennas.sample(random.Random(seed))
-    return {"by": RANDOM, "seed": seed, "genome": genome.format()}
 
 
 def described(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,12 +139,14 @@ def described(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "parameters": size.parameters, "flops": size.flops, "sub_layers": genome.sub_layers}
 
 
-def scores(scorer: EngineScorer, genomes: Sequence[str], options: argparse.Namespace) -> list[dict[str, float | None]]:
-    """Scores of genomes by all proxies; None where there is none."""
+def scores(
+    scorer: EngineScorer, genomes: Sequence[str], proxies: Sequence[str], config: Mapping[str, Any]
+) -> list[dict[str, float | None]]:
+    """Scores of genomes by proxies; None where there is none."""
+    if not proxies:
+        return [{} for _ in genomes]
     found = []
-    results = scorer.score_many(
-        genomes, options.proxies, space=zennas.SPACE.name, config=options.config, chunk_size=1, max_in_flight=1
-    )
+    results = scorer.score_many(genomes, proxies, space=zennas.SPACE.name, config=config, chunk_size=1, max_in_flight=1)
     for number, result in enumerate(results, start=1):
         if result.error is not None:
             raise result.error
@@ -133,12 +165,30 @@ def ranks(scored: Sequence[Mapping[str, float | None]], proxy: str) -> list[floa
     ]
 
 
+def kept(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The searches of an earlier report by proxies that are not searched by now.
+
+    Raises:
+        ValueError: they were others than these would have been.
+    """
+    earlier = json.loads(options.json.read_text(encoding="utf-8"))
+    for name, own in (
+        ("config", options.config),
+        ("evaluations", options.evaluations),
+        ("batch", options.batch),
+        ("constraints", _BUDGET.limits),
+    ):
+        if earlier[name] != own:
+            raise ValueError(f"the earlier searches have other {name}: {earlier[name]}")
+    return [own for own in earlier["found"] if own["by"] not in options.proxies]
+
+
 def costs(scorer: EngineScorer, options: argparse.Namespace) -> dict[str, float]:
     """CPU seconds that an evaluation takes, mean over random genomes within the budget."""
     rng = random.Random(0)
     genomes = [zennas.sample(rng) for _ in range(options.costs)]
     found = {}
-    for proxy in options.proxies:
+    for proxy in (proxy for proxy in options.proxies if proxy != RANDOM):
         list(scorer.score_many(genomes[:1], proxy, config=options.config))
         before = time.process_time()
         for result in scorer.score_many(genomes, proxy, config=options.config):
@@ -170,11 +220,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         )
         lines.append(f"| {name} | {' | '.join(cells)} | {' | '.join(sizes)} |")
     lines += ["", "| found by | seed | evaluation | score | genome |", "|---|---|---|---|---|"]
-    for own, scored in zip(found, report["scores"], strict=True):
-        searched_by = own["by"] != RANDOM
-        score = f"{scored[own['by']]:.6g}" if searched_by else "-"
-        at = own["found_at"] if searched_by else "-"
-        lines.append(f"| {own['by']} | {own['seed']} | {at} | {score} | `{own['genome']}` |")
+    for own in found:
+        score = own["curve"][-1][1]
+        lines.append(f"| {own['by']} | {own['seed']} | {own['found_at']} | {score:.6g} | `{own['genome']}` |")
     return "\n".join(lines)
 
 
@@ -201,11 +249,11 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     found = report["found"]
     names = list(dict.fromkeys(own["by"] for own in found))
     proxies = [name for name in names if name != RANDOM]
-    columns = 4
-    rows = math.ceil((len(proxies) + 1) / columns)
+    columns = 3
+    rows = math.ceil((len(names) + 1) / columns)
     figure = Figure(figsize=(3.1 * columns, 2.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for proxy, axes in zip(proxies, panels, strict=False):
+    for proxy, axes in zip(names, panels, strict=False):
         for own in (each for each in found if each["by"] == proxy):
             numbers, values = zip(*own["curve"], strict=True)
             axes.step(
@@ -223,14 +271,14 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         axes.grid(color="#e3e7ea", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
-    for axes in panels[len(proxies) + 1 :]:
+    for axes in panels[len(names) + 1 :]:
         axes.set_axis_off()
     by_proxy = {proxy: ranks(report["scores"], proxy) for proxy in proxies}
     grid = [
         [_mean_rank(by_proxy[proxy], [row for row, own in enumerate(found) if own["by"] == name]) for proxy in proxies]
         for name in names
     ]
-    axes = panels[len(proxies)]
+    axes = panels[len(names)]
     axes.imshow(grid, cmap="viridis_r", aspect="auto", vmin=1, vmax=len(found))
     for row, line in enumerate(grid):
         for column, rank in enumerate(line):
@@ -250,7 +298,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=Path("searches"), metavar="DIR", help="where searches are kept")
-    parser.add_argument("--proxies", default=",".join(PROXIES), metavar="A,B", help="(default: %(default)s)")
+    parser.add_argument("--proxies", default=",".join(_ORDER), metavar="A,B", help="(default: %(default)s)")
     parser.add_argument("--evaluations", type=int, default=1000, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--seeds", default="0,1", metavar="A,B", help="of the searches (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="of the searches (default: %(default)s)")
@@ -258,9 +306,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--costs", type=int, metavar="N", help="only measure, on N genomes, what an evaluation takes")
+    parser.add_argument("--extend", action="store_true", help="keep what the file of --json has by other proxies")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--document", action="store_true", help=f"write {_PAGE.relative_to(_ROOT)} and its plot")
     options = parser.parse_args(argv)
+    if options.extend and not options.json:
+        parser.error("--extend goes with --json")
     options.proxies = options.proxies.split(",")
     options.seeds = [int(seed) for seed in options.seeds.split(",")]
     return options
@@ -277,9 +328,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"cpu_seconds_per_evaluation": measured, "cpu_hours_of_all": round(total / 3600, 1)}))
         return 0
     # Seed by seed, so that a run that is cut off has all proxies of the first.
-    found = [described(searched(scorer, proxy, seed, options)) for seed in options.seeds for proxy in options.proxies]
-    found.sort(key=lambda own: options.proxies.index(own["by"]))
-    found += [described(random_genome(seed)) for seed in options.seeds]
+    found = [
+        described(searched(RandomScorer(seed) if proxy == RANDOM else scorer, proxy, seed, options))
+        for seed in options.seeds
+        for proxy in options.proxies
+    ]
+    if options.extend:
+        found += kept(options)
+    order = list(dict.fromkeys([*PROXIES, *(own["by"] for own in found)]))
+    found.sort(key=lambda own: (own["by"] == RANDOM, order.index(own["by"])))
+    by = [name for name in dict.fromkeys(own["by"] for own in found) if name != RANDOM]
     report = {
         "environment": environment(device=options.device),
         "config": options.config,
@@ -287,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "batch": options.batch,
         "constraints": _BUDGET.limits,
         "found": found,
-        "scores": scores(scorer, [own["genome"] for own in found], options),
+        "scores": scores(scorer, [own["genome"] for own in found], by, options.config),
     }
     print(markdown(report))
     if options.json:

@@ -4,8 +4,9 @@
 
 Small networks (4 channels, 1 cell a stage, 16 images), where what the service adds weighs most. Every thousand, the
 service and the engine called directly in as many processes, prepared as workers are, score the same cells, one after
-the other, and throughputs are compared by the median of the ratios. What an architecture costs at the end is compared with the beginning by its
-ratio to the engine, which cancels the machine's moods; memory is that of the front end and its workers together.
+the other, and throughputs are compared by the median of the ratios. What an architecture costs at the end is compared
+with the beginning by its ratio to the engine, which cancels the machine's moods; memory is that of the front end and
+its workers together.
 
 Run it on a machine that does nothing else.
 """

@@ -10,7 +10,7 @@ import search_zennas
 from archscore.search import run_search
 from archscore.spaces import zennas
 
-PROXIES = ("--proxies", "naswot,ntk_condition_number")
+PROXIES = "naswot,ntk_condition_number,random"
 TINY = ("--evaluations", "6", "--batch", "4", "--config", '{"batch_size": 4, "resolution": 8}')
 
 
@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch, capsys):
             "--output",
             str(tmp_path / "searches"),
             "--proxies",
-            "naswot,ntk_condition_number",
+            PROXIES,
             "--json",
             str(file),
         ]
@@ -44,8 +44,13 @@ def test_every_proxy_searches_and_scores_what_all_found(run):
         genome = zennas.parse(own["genome"])
         assert zennas.CIFAR_BUDGET.fits(genome)
         assert own["sub_layers"] == genome.sub_layers
-        if own["by"] != "random":
-            assert own["curve"][-1] == [own["found_at"], pytest.approx(scores[own["by"]], rel=1e-4)]
+        best = own["curve"][-1]
+        assert best[0] == own["found_at"]
+        if own["by"] == "random":
+            assert sum(own["outcomes"].values()) == 6
+            assert set(scores) == {"naswot", "ntk_condition_number"}
+        else:
+            assert best[1] == pytest.approx(scores[own["by"]], rel=1e-4)
         assert own["genome"] in printed
 
 
@@ -69,6 +74,26 @@ def test_a_run_that_was_cut_off_goes_on(run, monkeypatch):
     monkeypatch.setattr(search_zennas, "run_search", watch)
     run()
     assert {seed for seed, _ in asked} == {1}
+
+
+def test_a_random_search_asks_nothing_and_depends_on_its_seed(run):
+    report, _ = run("--proxies", "random")
+    first, second = report["found"]
+    assert report["scores"] == [{}, {}]
+    assert 0 < first["curve"][0][1] < 1
+    assert first["curve"] != second["curve"]
+    assert run("--proxies", "random")[0]["found"] == report["found"]
+
+
+def test_an_earlier_report_is_extended(run):
+    earlier, _ = run("--proxies", "naswot")
+    report, _ = run("--proxies", "random", "--extend")
+    assert [own["by"] for own in report["found"]] == ["naswot", "naswot", "random", "random"]
+    assert report["found"][:2] == earlier["found"]
+    assert [set(own) for own in report["scores"]] == [{"naswot"}] * 4
+    assert report["scores"][:2] == earlier["scores"]
+    with pytest.raises(ValueError, match="other evaluations: 6"):
+        run("--proxies", "random", "--extend", "--evaluations", "7")
 
 
 def test_ranks_go_the_way_of_the_proxy():
