@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,6 +30,14 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     if array.nbytes <= _PINNED_BYTES:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def indices(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Integers on a device, int64.
+
+    (`torch.tensor` would wait for all that is queued there.)
+    """
+    return to_device(np.array(numbers, dtype=np.int64), device)
 
 
 class DeviceCache(Generic[V]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch
 from archscore.spaces import Architecture
 from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._ahead import Ahead, Networks
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
 from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
 from archscore_server.engine.minibatches import RECENT
-from archscore_server.engine.networks import build, mixes
+from archscore_server.engine.networks import Stack, build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
 from archscore_server.engine.stack_sizes import DEFAULTS
 from archscore_server.engine.static import evaluate_without_device, static_scores
@@ -132,10 +134,16 @@ def evaluate_stacks(
             refused.append((index, error.with_traceback(None)))
     if refused:
         yield refused
-    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or DEFAULTS[device.type], on_pass)
-    for indices, size in _planned(architectures, sizes, stacker):
-        found = stacker.evaluate([architectures[index] for index in indices], size)
-        yield list(zip(indices, found, strict=True))
+    ahead = Ahead(config, dataset, device, minibatches=minibatches, ahead=device.type == "cuda")
+    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or DEFAULTS[device.type], on_pass, ahead)
+    groups = _planned(architectures, sizes, stacker)
+    group = next(groups, None)
+    while group:
+        following = next(groups, None)
+        then = ([architectures[index] for index in following.indices], following.size) if following else None
+        found = stacker.evaluate([architectures[index] for index in group.indices], group.size, then)
+        yield list(zip(group.indices, found, strict=True))
+        group = following
 
 
 class _Stacker:
@@ -154,8 +162,10 @@ class _Stacker:
         available: int,
         limit: int,
         on_pass: passes.OnPass | None,
+        ahead: Ahead,
     ) -> None:
         self.limit = limit
+        self._ahead = ahead
         self._on_pass = on_pass
         self._proxies = proxies
         self._config = config
@@ -164,30 +174,26 @@ class _Stacker:
         self._available = available
 
     def evaluate(
-        self, architectures: Sequence[Architecture], size: int
+        self, architectures: Sequence[Architecture], size: int, then: tuple[Sequence[Architecture], int] | None = None
     ) -> list[Evaluation | ArchitectureTooLargeError]:
         """Evaluates architectures that may share stacks, of `size` networks at most.
 
         Where there are several, a stack is some of them with one seed, so that they share the minibatch.
+
+        Args:
+            architectures: what to evaluate.
+            size: networks in a stack, at most.
+            then: architectures and size of what comes next.
         """
-        places = range(len(architectures))
-        seeds = self._config.seeds
-        rows = [[(place, seed) for place in places] for seed in seeds] if len(places) > 1 else [[(0, s) for s in seeds]]
-        values: list[dict[str, list[float]]] = [{} for _ in places]
+        rows = self._rows(len(architectures))
+        values: list[dict[str, list[float]]] = [{} for _ in architectures]
         too_large: dict[int, ArchitectureTooLargeError] = {}
-        for row in rows:
+        for row, next_row in zip(rows, [*rows[1:], []], strict=True):
             left = [(place, seed) for place, seed in row if place not in too_large]
             while left:
-                stack = left[: min(size, self.limit)]
-                computed = try_stack(
-                    [architectures[place] for place, _ in stack],
-                    [seed for _, seed in stack],
-                    self._proxies,
-                    self._config,
-                    self._dataset,
-                    self._device,
-                    self._on_pass,
-                )
+                stack, after = left[: min(size, self.limit)], left[min(size, self.limit) :] or next_row
+                expected = self._networks(architectures, after, size) if after or then is None else self._first(*then)
+                computed = self._try(self._networks(architectures, stack, size), expected)
                 if computed is not None:
                     for name, numbers in computed.items():
                         for (place, _), number in zip(stack, numbers, strict=True):
@@ -205,6 +211,33 @@ class _Stacker:
             for place, architecture in enumerate(architectures)
         ]
 
+    def _rows(self, count: int) -> list[list[tuple[int, int]]]:
+        """Place and seed of the networks of so many architectures, by what may share a stack."""
+        seeds = self._config.seeds
+        if count == 1:
+            return [[(0, seed) for seed in seeds]]
+        return [[(place, seed) for place in range(count)] for seed in seeds]
+
+    def _networks(self, architectures: Sequence[Architecture], row: Sequence[tuple[int, int]], size: int) -> Networks:
+        """The first stack of a row."""
+        stack = row[: min(size, self.limit)]
+        return [architectures[place] for place, _ in stack], [seed for _, seed in stack]
+
+    def _first(self, architectures: Sequence[Architecture], size: int) -> Networks:
+        """The first stack of a group."""
+        return self._networks(architectures, self._rows(len(architectures))[0], size)
+
+    def _try(self, networks: Networks, expected: Networks) -> dict[str, Array] | None:
+        return try_stack(
+            *networks,
+            self._proxies,
+            self._config,
+            self._dataset,
+            self._device,
+            self._on_pass,
+            make=lambda: self._ahead.build(*networks, then=expected),
+        )
+
     def _too_large(self, architecture: Architecture) -> ArchitectureTooLargeError:
         available = min(self._available, usable_bytes(self._device))
         predicted = predicted_bytes(architecture, self._proxies, self._config, device=self._device.type)
@@ -217,10 +250,21 @@ class _Stacker:
         return Evaluation({name: scores[name] for name in self._proxies})
 
 
-def _planned(
-    architectures: Sequence[Architecture], sizes: Mapping[int, int], stacker: _Stacker
-) -> Iterator[tuple[list[int], int]]:
-    """Groups of architectures that finish together, and how large their stacks may be, as predicted.
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Architectures that finish together.
+
+    Attributes:
+        indices: which.
+        size: how large their stacks may be, as predicted.
+    """
+
+    indices: list[int]
+    size: int
+
+
+def _planned(architectures: Sequence[Architecture], sizes: Mapping[int, int], stacker: _Stacker) -> Iterator[_Group]:
+    """Groups of architectures.
 
     Args:
         architectures: all of them, of one search space.
@@ -234,10 +278,10 @@ def _planned(
         while start < len(waiting):
             group = waiting[start : start + min(size, stacker.limit)]
             start += len(group)
-            yield group, size
+            yield _Group(group, size)
     else:
         for index in waiting:
-            yield [index], sizes[index]
+            yield _Group([index], sizes[index])
 
 
 def usable_bytes(device: torch.device) -> int:
@@ -257,16 +301,22 @@ def try_stack(
     dataset: Dataset | None,
     device: torch.device,
     on_pass: passes.OnPass | None = None,
+    *,
+    make: Callable[[], Stack] | None = None,
 ) -> dict[str, Array] | None:
     """Evaluates connected architectures, each with its seed, side by side.
+
+    The stack is what `make` makes, where that is given.
 
     The error does not leave this function: its traceback would keep the tensors of the attempt alive.
 
     Returns:
         Scores by proxy, [A]; None if memory ran out, which is free again then.
     """
+    if make is None:
+        make = partial(build, architectures, seeds, config, device)
     try:
-        return _evaluate_stack(architectures, seeds, proxies, config, dataset, device, on_pass)
+        return _evaluate_stack(make, proxies, config, dataset, device, on_pass)
     except (MemoryError, RuntimeError) as error:
         if not _ran_out_of_memory(error):
             raise
@@ -279,19 +329,18 @@ def try_stack(
 
 
 def _evaluate_stack(
-    architectures: Sequence[Architecture],
-    seeds: Sequence[int],
+    make: Callable[[], Stack],
     proxies: Sequence[str],
     config: EvaluationConfig,
     dataset: Dataset | None,
     device: torch.device,
     on_pass: passes.OnPass | None,
 ) -> dict[str, Array]:
-    """Evaluates connected architectures, each with its seed, side by side; proxy -> [A]."""
+    """Evaluates the networks of a stack; proxy -> [A]."""
     wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
     with _numerics.arithmetic(config.precision, device):
-        statistics = passes.run(build(architectures, seeds, config, device), needs, config, dataset, on_pass)
+        statistics = passes.run(make(), needs, config, dataset, on_pass)
     with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
         return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archscore_server.engine._device import indices, to_device
 from archscore_server.engine.codes import codes, gram, logdet, overlaps
 from archscore_server.engine.networks import LayerCall, Observer, Stack
 from archscore_server.engine.statistics import Array
@@ -99,7 +100,8 @@ class Observation(Observer):
         result = np.zeros(self._stack.networks * self._stack.slots)
         if self._layer_overlaps:
             k = _grams(self._layer_overlaps, self._layer_sizes)
-            result[self._layer_slots] = logdet(k).nan_to_num(nan=0.0).cpu().numpy()
+            self._stack.before_waiting()
+            result[self._layer_slots] = self._stack.read(logdet(k).nan_to_num(nan=0.0))
         return result.reshape(self._stack.networks, self._stack.slots)
 
     def regions(self) -> Array:
@@ -108,21 +110,22 @@ class Observation(Observer):
         # K_ij is the number of agreeing entries, and K_ii all of them
         agree = k == k.diagonal(dim1=-2, dim2=-1)[:, None, :]
         first = ~agree.tril(-1).any(dim=-1)
-        return np.asarray(first.sum(dim=-1).double().cpu().numpy())
+        return self._stack.read(first.sum(dim=-1).double())
 
     def logdet_relus(self) -> Array:
         """Log det of the sum of K over all ReLUs of a network, [A]; NaN where it is singular."""
-        return np.asarray(logdet(self._relu_sum()).cpu().numpy())
+        k = self._relu_sum()
+        self._stack.before_waiting()
+        return self._stack.read(logdet(k))
 
     def _relu_sum(self) -> Tensor:
         """The sum of K over all ReLUs of a network, [A, N, N]."""
         k = _grams(self._relu_overlaps, self._relu_sizes)
-        multiplicities = torch.tensor(self._relu_multiplicities, dtype=k.dtype, device=k.device)
-        total = torch.from_numpy(self._silent).to(k.device)[:, None, None].repeat(1, *k.shape[1:])
-        networks = torch.tensor(self._relu_networks, device=k.device)
-        return total.index_add_(0, networks, k * multiplicities[:, None, None])
+        multiplicities = indices(self._relu_multiplicities, k.device).to(k.dtype)
+        total = to_device(self._silent, k.device)[:, None, None].repeat(1, *k.shape[1:])
+        return total.index_add_(0, indices(self._relu_networks, k.device), k * multiplicities[:, None, None])
 
 
 def _grams(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     overlap = torch.cat(list(parts))
-    return gram(overlap, torch.tensor(sizes, device=overlap.device))
+    return gram(overlap, indices(sizes, overlap.device))

@@ -30,9 +30,10 @@ from archscore_server.engine import (
     evaluate_stacks,
     predicted_bytes,
 )
-from archscore_server.engine import evaluation as engine_evaluation
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._ahead import Ahead, Networks
 from archscore_server.engine.minibatches import RECENT
+from archscore_server.engine.networks import Stack
 from archscore_server.engine.statistics import MINIBATCHES, Pass
 from archscore_server.engine.tables import TABLES
 from golden_cases import PRECISIONS, tolerance
@@ -245,19 +246,19 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], list[int]]:
 
     Answers with the sizes of the stacks that were tried, in order.
     """
-    evaluate_stack = engine_evaluation._evaluate_stack
+    build = Ahead.build
 
     def install(fault: Fault) -> list[int]:
         tried: list[int] = []
 
-        def faulty(architectures: Sequence[Architecture], *arguments: Any) -> Any:
+        def faulty(ahead: Ahead, architectures: Sequence[Architecture], seeds: Sequence[int], then: Networks) -> Stack:
             tried.append(len(architectures))
             error = fault(architectures)
             if error:
                 raise error
-            return evaluate_stack(architectures, *arguments)
+            return build(ahead, architectures, seeds, then)
 
-        monkeypatch.setattr(engine_evaluation, "_evaluate_stack", faulty)
+        monkeypatch.setattr(Ahead, "build", faulty)
         return tried
 
     return install
@@ -368,19 +369,19 @@ def test_what_a_failed_attempt_held_is_free_before_the_next(monkeypatch: pytest.
     class Tensor:
         """Stands for what a stack allocates."""
 
-    evaluate_stack = engine_evaluation._evaluate_stack
+    build = Ahead.build
     held: list[weakref.ref[Tensor]] = []
 
-    def faulty(architectures: Sequence[Architecture], *arguments: Any) -> Any:
+    def faulty(ahead: Ahead, architectures: Sequence[Architecture], seeds: Sequence[int], then: Networks) -> Stack:
         assert all(reference() is None for reference in held)
         tensor = Tensor()
         if len(architectures) > 1:
             tensor.graph = [tensor]  # type: ignore[attr-defined]
             held.append(weakref.ref(tensor))
             raise MemoryError
-        return evaluate_stack(architectures, *arguments)
+        return build(ahead, architectures, seeds, then)
 
-    monkeypatch.setattr(engine_evaluation, "_evaluate_stack", faulty)
+    monkeypatch.setattr(Ahead, "build", faulty)
     gc.disable()
     try:
         next(evaluate_stacks(CONNECTED[:4], ["snip"], config(Precision.FLOAT32), stack_size=4))

@@ -15,8 +15,8 @@ from archscore_server.engine import (
     ArchitectureTooLargeError,
     EvaluationConfig,
     Precision,
+    _ahead,
     evaluate,
-    evaluation,
     kernels,
     passes,
     predicted_bytes,
@@ -130,7 +130,7 @@ def test_no_cell_takes_more_than_the_largest(device: str, precision: Precision) 
 
 
 def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "build", None)
+    monkeypatch.setattr(_ahead, "build", None)
     config = EvaluationConfig(network=zennas.NetworkConfig())
     needed = predicted_bytes(zennas.START, ["tcet"], config)
     with pytest.raises(ArchitectureTooLargeError) as caught:
@@ -149,7 +149,7 @@ def test_stacks_are_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, networks: 
         seen.append(len(arguments[0]))  # type: ignore[arg-type]
         return build(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluation, "build", counted)
+    monkeypatch.setattr(_ahead, "build", counted)
     config = EvaluationConfig(batch_size=4, resolution=8, repeats=5, network=zennas.NetworkConfig())
     available = networks * predicted_bytes(zennas.START, ["snip"], config)
     evaluate([zennas.START], ["snip"], config, stack_size=4, available_bytes=available)

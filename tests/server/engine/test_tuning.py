@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from archscore.spaces import nasbench201, zennas
-from archscore_server.engine import ArchitectureTooLargeError, ConfigError, EvaluationConfig, Precision, tuning
+from archscore_server.engine import (
+    ArchitectureTooLargeError,
+    ConfigError,
+    EvaluationConfig,
+    Precision,
+    networks,
+    tuning,
+)
+from archscore_server.engine.networks import Stack
 from archscore_server.engine.tuning import SIZES, climb, tune
 
 TINY = EvaluationConfig(batch_size=2, resolution=8, network=nasbench201.NetworkConfig(channels=4, cells_per_stage=1))
@@ -121,17 +129,17 @@ def test_all_sizes_are_timed_on_the_same_mix_of_cells_and_clocked_from_start_to_
     assert len(cells[8]) == 8
 
 
-def out_of_memory(above: int) -> Callable[..., dict[str, float]]:
-    def evaluate_stack(architectures, *rest):
+def out_of_memory(above: int) -> Callable[..., Stack]:
+    def build(architectures, *rest):
         if len(architectures) > above:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return {}
+        return networks.build(architectures, *rest)
 
-    return evaluate_stack
+    return build
 
 
 def test_a_stack_that_runs_out_of_memory_is_larger_than_the_largest(monkeypatch):
-    monkeypatch.setattr("archscore_server.engine.evaluation._evaluate_stack", out_of_memory(2))
+    monkeypatch.setattr("archscore_server.engine.evaluation.build", out_of_memory(2))
     found = tune("nasbench201", ["tcet"], TINY, "cpu", rounds=1)
     assert max(found.per_second) == 2
     assert found.ended == "4 networks ran out of memory"

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archscore_server.engine._device import indices
+
 
 class Units:
     """Some of U units, in ascending or any other order, each at most once.
@@ -28,7 +30,7 @@ class Units:
         self.numbers = tuple(numbers)
         first = self.numbers[0]
         self._is_range = self.numbers == tuple(range(first, first + len(self.numbers)))
-        self._index = None if self._is_range else torch.tensor(self.numbers, device=device)
+        self._index = None if self._is_range else indices(self.numbers, device)
 
     def __len__(self) -> int:
         """How many."""

@@ -7,7 +7,7 @@ what is computed per layer (saliencies, norms) is a few calls per shape, whateve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -147,7 +147,10 @@ class Stack(ABC):
         layers: for each network its layers in canonical order.
         seeds: for each network the seed of its weights and minibatches.
         device: where it runs.
+        meanwhile: what the host does before it first waits for the device, if anything.
     """
+
+    meanwhile: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -205,12 +208,27 @@ class Stack(ABC):
             shape: [slot // self.slots for call in calls for slot in call.slots] for shape, calls in self._calls.items()
         }
 
+    def prepare(self) -> None:
+        """Draws what weights are taken from, if nothing has yet: what costs the host time when they are asked for."""
+        for shape, rows in self._rows().items():
+            tables.TABLES.grow(shape, rows, self._init, self.device)
+
+    def before_waiting(self) -> None:
+        """To be called before the host waits for what was queued on the device."""
+        if self.meanwhile is not None:
+            todo, self.meanwhile = self.meanwhile, None
+            todo()
+
+    def read(self, values: Tensor) -> Array:
+        """Numbers on the host."""
+        self.before_waiting()
+        return np.asarray(values.cpu().numpy())
+
     def spread(self, per_shape: dict[Shape, Tensor]) -> Array:
         """Numbers per layer, [U] for each shape as its weights are ordered, as [A, L] on the host; 0 in empty slots."""
         result = np.zeros(self.networks * self.slots)
-        for shape, values in per_shape.items():
-            slots = [slot for call in self._calls[shape] for slot in call.slots]
-            result[slots] = values.double().cpu().numpy()
+        slots = [slot for shape in per_shape for call in self._calls[shape] for slot in call.slots]
+        result[slots] = self.read(torch.cat([values.double() for values in per_shape.values()]))
         return result.reshape(self.networks, self.slots)
 
     def _call(self, shape: Shape, slots: Sequence[tuple[int, int]]) -> LayerCall:
@@ -223,17 +241,18 @@ class Stack(ABC):
     def _draw(self, init: Init) -> dict[Shape, Tensor]:
         """The weights of all calls, [U, *shape] float32 for each shape."""
         if init not in self._drawn:
-            numbers = (self.present.cumsum(axis=1) - 1).ravel().tolist()
             self._drawn[init] = {
-                shape: tables.TABLES.take(
-                    shape,
-                    [(self.seeds[slot // self.slots], numbers[slot]) for call in calls for slot in call.slots],
-                    init,
-                    self.device,
-                )
-                for shape, calls in self._calls.items()
+                shape: tables.TABLES.take(shape, rows, init, self.device) for shape, rows in self._rows().items()
             }
         return self._drawn[init]
+
+    def _rows(self) -> dict[Shape, list[tables.Row]]:
+        """For each shape, the seed and number of each layer, [U]."""
+        numbers = (self.present.cumsum(axis=1) - 1).ravel().tolist()
+        return {
+            shape: [(self.seeds[slot // self.slots], numbers[slot]) for call in calls for slot in call.slots]
+            for shape, calls in self._calls.items()
+        }
 
 
 class Weights:

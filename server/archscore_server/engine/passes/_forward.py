@@ -8,6 +8,7 @@ from collections.abc import Sequence, Set
 import torch
 from torch import Tensor
 
+from archscore_server.engine._device import indices
 from archscore_server.engine.config import Init
 from archscore_server.engine.networks import Mode, NormState, Observer, Stack
 from archscore_server.engine.observation import Observation
@@ -39,7 +40,7 @@ def zen_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
     stack.forward(images, weights, Mode.TRAIN, observed)
     observed.restart()
     stack.forward(images + _STEP * context.images(1, gaussian=True), weights, Mode.TRAIN, observed)
-    return {"zen": observed.score().cpu().numpy()}
+    return {"zen": stack.read(observed.score())}
 
 
 class _ZenObserver(Observer):
@@ -81,5 +82,5 @@ class _ZenObserver(Observer):
         total += self._silent * math.log(_SILENT_VARIANCE) / 2
         for networks, _, variance in self._norms:
             logs = variance.double().unflatten(0, (len(networks), -1)).mean(dim=1).log() / 2
-            total.index_add_(0, torch.tensor(networks, device=total.device), logs)
+            total.index_add_(0, indices(networks, total.device), logs)
         return total

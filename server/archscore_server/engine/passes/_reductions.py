@@ -47,8 +47,10 @@ def fisher(stack: Stack, outputs: Sequence[tuple[LayerCall, Tensor]], gradients:
     D_c is half the mean over samples of the square of the sum over positions of a * dL/da.
     """
     result = np.zeros(stack.networks * stack.slots)
+    found: list[Tensor] = []
     for (call, a), gradient in zip(outputs, gradients, strict=True):
         per_sample = (a.detach() * gradient).sum(dim=(2, 3), dtype=torch.float64)  # [N, U*C]
         information = per_sample.square().mean(dim=0).unflatten(0, (len(call.slots), -1)).sum(dim=1) / 2
-        result[list(call.slots)] = (information * int(np.prod(call.shape[1:]))).cpu().numpy()
+        found.append(information * int(np.prod(call.shape[1:])))
+    result[[slot for call, _ in outputs for slot in call.slots]] = stack.read(torch.cat(found))
     return result.reshape(stack.networks, stack.slots)

@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 import torch
 from torch import Tensor
 
+from archscore_server.engine._device import indices
 from archscore_server.engine.networks import Mode, NormState, Observer, Stack
 from archscore_server.engine.passes._context import Context
 from archscore_server.engine.statistics import Labels, Statistic
@@ -38,7 +39,7 @@ def jacobian_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
         unit = centred / torch.linalg.vector_norm(centred, dim=2, keepdim=True)
         correlation: Tensor = (unit @ unit.mT).clamp(-1, 1)
         correlation.diagonal(dim1=1, dim2=2).copy_(unit[..., 0] * 0 + 1)  # exactly 1, or NaN for a constant row
-        results["jacobian_correlation"] = correlation.cpu().numpy()
+        results["jacobian_correlation"] = stack.read(correlation)
     return results
 
 
@@ -64,8 +65,8 @@ def ntk_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
     for own, networks in zip(rows, owners, strict=True):
         per_image = torch.stack([gradient.reshape(len(networks), -1) for gradient in own], dim=1)  # [U, images, ...]
         per_unit = per_image.double()
-        kernel.index_add_(0, torch.tensor(networks, device=stack.device), per_unit @ per_unit.mT)
-    return {"tangent_kernel": kernel.cpu().numpy()}
+        kernel.index_add_(0, indices(networks, stack.device), per_unit @ per_unit.mT)
+    return {"tangent_kernel": stack.read(kernel)}
 
 
 class _ScaleObserver(Observer):

@@ -1,0 +1,80 @@
+"""The stack that comes next, built while a GPU still computes the one before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from archscore.spaces import Architecture
+from archscore_server.engine.config import EvaluationConfig
+from archscore_server.engine.datasets import Dataset
+from archscore_server.engine.minibatches import RECENT
+from archscore_server.engine.networks import Stack, build
+
+_logger = logging.getLogger(__name__)
+
+Networks = tuple[Sequence[Architecture], Sequence[int]]
+"""The networks of a stack: the architecture and the seed of each."""
+
+
+class Ahead:
+    """Builds stacks, and the one that comes next when the host would wait for the device.
+
+    Then the layout of the networks, weights that no other had yet and the minibatch of another seed are there when they
+    are needed. On a CPU there is no such time: the host computes itself.
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, dataset: Dataset | None, device: torch.device, *, minibatches: int, ahead: bool
+    ) -> None:
+        """Builds nothing yet.
+
+        Args:
+            config: what shapes the networks.
+            dataset: where minibatches are from; None for "gaussian".
+            device: where stacks run.
+            minibatches: how many a stack is evaluated on.
+            ahead: whether to build any before it is asked for.
+        """
+        self._config = config
+        self._dataset = dataset
+        self._device = device
+        self._minibatches = range(minibatches)
+        self._ahead = ahead
+        self._built: tuple[Networks, Stack] | None = None
+
+    def build(self, architectures: Sequence[Architecture], seeds: Sequence[int], then: Networks) -> Stack:
+        """A stack of connected architectures, each with its seed.
+
+        Args:
+            architectures: the architecture of each network.
+            seeds: the seed of each.
+            then: what the next stack will likely be of; nothing if there is none.
+        """
+        stack = self._take(architectures, seeds) or build(architectures, seeds, self._config, self._device)
+        if self._ahead and then[0]:
+            stack.meanwhile = partial(self._build_ahead, *then)
+        return stack
+
+    def _take(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> Stack | None:
+        """What was built ahead, if it is of these; there is none any more."""
+        built, self._built = self._built, None
+        if built is None:
+            return None
+        key, stack = built
+        return stack if key == (tuple(architectures), tuple(seeds)) else None
+
+    def _build_ahead(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> None:
+        try:
+            stack = build(architectures, seeds, self._config, self._device)
+            stack.prepare()
+            for seed in set(seeds):
+                for index in self._minibatches:
+                    RECENT.get(self._config, seed, index, self._dataset, self._device)
+        except Exception as error:  # noqa: BLE001 -- it comes again when the stack is asked for, and is of that one then
+            _logger.debug("the next stack cannot be built ahead: %s", error)
+        else:
+            self._built = ((tuple(architectures), tuple(seeds)), stack)
