@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ import torch
 from _gpu_run import Row, Run
 from archscore.spaces import zennas
 from archscore.spaces.nasbench201 import Cell, sample
-from archscore_server.engine import Datasets, EvaluationConfig, Precision, evaluate
+from archscore_server.engine import Datasets, EvaluationConfig, Precision, evaluate, evaluation
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._ahead import Ahead
 from archscore_server.engine._numerics import arithmetic, has_tf32
 from archscore_server.engine.evaluation import try_stack, usable_bytes
 from archscore_server.engine.memory import ArchitectureTooLargeError, fits
@@ -146,6 +148,25 @@ def stacks(run: Run) -> Iterator[Row]:
             rates[size] = row.value
         if rates:
             run.best[workload, batch_size] = max(rates, key=lambda size: rates[size])
+
+
+def ahead(run: Run) -> Iterator[Row]:
+    """What it gains to build the next stack while this one is computed."""
+    cells = _sample(run.setting.sample, 3)
+    size = min(run.stack_size("tcet"), max(1, len(cells) // 4))  # several stacks, or none has a next one
+    ask = partial(evaluate, cells, WORKLOADS["tcet"], run.setting.config(), device=run.device, stack_size=size)
+    seconds: dict[str, float] = {}
+    for how, on in (("one after the other", False), ("ahead", True)):
+        if not run.budget.allows(seconds.get("one after the other", 0.0) * run.setting.rounds):
+            yield skipped("ahead", f"tcet, stacks built {how}", "no time")
+            continue
+        with mock.patch.object(evaluation, "Ahead", partial(_ahead, on=on)):
+            seconds[how] = run.median(ask)
+        yield Row("ahead", f"tcet, stacks built {how}", len(cells) / seconds[how], "networks/s", f"stacks of {size}")
+
+
+def _ahead(*arguments: Any, on: bool, **options: Any) -> Ahead:
+    return Ahead(*arguments, **{**options, "ahead": on})
 
 
 def opponents(run: Run, *, directory: Path) -> Iterator[Row]:

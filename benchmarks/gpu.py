@@ -35,7 +35,8 @@ from score_nasbench201 import CELLS
 SHARES: Mapping[str, float] = {
     "ceilings": 0.04,
     "golden": 0.14,
-    "stacks": 0.36,
+    "stacks": 0.34,
+    "ahead": 0.02,
     "opponents": 0.14,
     "zen": 0.05,
     "tf32": 0.07,
@@ -56,6 +57,7 @@ def measure(run: Run, wanted: Sequence[str], directory: Path, keep: Any) -> list
         "ceilings": sections.ceilings,
         "golden": sections.golden,
         "stacks": sections.stacks,
+        "ahead": sections.ahead,
         "opponents": partial(sections.opponents, directory=directory),
         "zen": sections.zen,
         "tf32": sections.tf32,

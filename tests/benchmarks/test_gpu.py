@@ -51,7 +51,7 @@ def test_what_a_section_leaves_the_next_one_has():
 
 def test_the_engine_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "gpu.json"
-    only = "ceilings,golden,stacks,zen,tf32"
+    only = "ceilings,golden,stacks,ahead,zen,tf32"
     assert gpu.main(["--device", "cpu", "--quick", "--only", only, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     rows = {(row["section"], row["what"]): row for row in report["rows"]}
@@ -62,6 +62,7 @@ def test_the_engine_from_end_to_end(tmp_path, capsys):
             assert measured[f"tcet, batch {batch}, stack {size}"] > 0
             assert measured[f"bundle, batch {batch}, stack {size}"] > 0
     assert measured["scores that match, float32"] == measured["scores that match, float64"] == 34 * QUICK.golden
+    assert measured["tcet, stacks built one after the other"] > 0 < measured["tcet, stacks built ahead"]
     assert measured["stacked"] > 0 < measured["looped"]
     assert rows["tf32", "scores and speed"]["note"] == "skipped: the device has no TF32"
     assert rows["ceilings", "launches"]["note"] == "skipped: only on CUDA"

@@ -50,7 +50,8 @@ def run(
         config: batch size and precision.
         dataset: where minibatches are from; None for "gaussian".
         on_pass: called with each pass that has run and its seconds. A pass ends with its results on the host, so they
-            are those of a GPU too; what was queued of building the stack counts for the first pass.
+            are those of a GPU too; what was queued of building the stack counts for the first pass, and building the
+            next one for the pass that had to wait.
 
     Returns:
         The statistics needed.
