@@ -28,7 +28,14 @@ class Ahead:
     """
 
     def __init__(
-        self, config: EvaluationConfig, dataset: Dataset | None, device: torch.device, *, minibatches: int, ahead: bool
+        self,
+        config: EvaluationConfig,
+        dataset: Dataset | None,
+        device: torch.device,
+        *,
+        minibatches: int,
+        single: bool,
+        ahead: bool,
     ) -> None:
         """Builds nothing yet.
 
@@ -37,12 +44,14 @@ class Ahead:
             dataset: where minibatches are from; None for "gaussian".
             device: where stacks run.
             minibatches: how many a stack is evaluated on.
+            single: whether networks run one by one by the kernels for CPUs.
             ahead: whether to build any before it is asked for.
         """
         self._config = config
         self._dataset = dataset
         self._device = device
         self._minibatches = range(minibatches)
+        self._build = partial(build, config=config, device=device, single=single)
         self._ahead = ahead
         self._built: tuple[Networks, Stack] | None = None
 
@@ -54,7 +63,7 @@ class Ahead:
             seeds: the seed of each.
             then: what the next stack will likely be of; nothing if there is none.
         """
-        stack = self._take(architectures, seeds) or build(architectures, seeds, self._config, self._device)
+        stack = self._take(architectures, seeds) or self._build(architectures, seeds)
         if self._ahead and then[0]:
             stack.meanwhile = partial(self._build_ahead, *then)
         return stack
@@ -69,7 +78,7 @@ class Ahead:
 
     def _build_ahead(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> None:
         try:
-            stack = build(architectures, seeds, self._config, self._device)
+            stack = self._build(architectures, seeds)
             stack.prepare()
             for seed in set(seeds):
                 for index in self._minibatches:

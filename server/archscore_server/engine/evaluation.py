@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from archscore.spaces import Architecture
-from archscore_server.engine import _numerics, passes
+from archscore_server.engine import _numerics, kernels, passes
 from archscore_server.engine import proxies as registry
 from archscore_server.engine._ahead import Ahead, Networks
 from archscore_server.engine.config import EvaluationConfig
@@ -124,7 +124,11 @@ def evaluate_stacks(
     if answered:
         yield answered
     available = usable_bytes(device) if available_bytes is None else available_bytes
-    fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type)
+    most = stack_size or DEFAULTS[device.type]
+    # The form that networks take must not depend on how many come together: what counts is how many may.
+    widest = most if any(mixes(architectures[index]) for index in waiting[:1]) else min(most, config.repeats)
+    single = kernels.serve(widest, config.precision, device.type)
+    fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type, single=single)
     sizes: dict[int, int] = {}
     refused: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
     for index in waiting:
@@ -134,8 +138,8 @@ def evaluate_stacks(
             refused.append((index, error.with_traceback(None)))
     if refused:
         yield refused
-    ahead = Ahead(config, dataset, device, minibatches=minibatches, ahead=device.type == "cuda")
-    stacker = _Stacker(proxies, config, dataset, device, available, stack_size or DEFAULTS[device.type], on_pass, ahead)
+    ahead = Ahead(config, dataset, device, minibatches=minibatches, single=single, ahead=device.type == "cuda")
+    stacker = _Stacker(proxies, config, dataset, device, available, most, on_pass, ahead)
     groups = _planned(architectures, sizes, stacker)
     group = next(groups, None)
     while group:

@@ -28,9 +28,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     """Has stacks built ahead on the CPU, too; the networks of each that is built, as indices of cells."""
     build, found = _ahead.build, []
 
-    def watched(architectures: Sequence[Architecture], *arguments: Any) -> Any:
+    def watched(architectures: Sequence[Architecture], *arguments: Any, **options: Any) -> Any:
         found.append(tuple(CELLS.index(own) for own in architectures if own in CELLS))
-        return build(architectures, *arguments)
+        return build(architectures, *arguments, **options)
 
     def always(*arguments: Any, **options: Any) -> Ahead:
         return Ahead(*arguments, **{**options, "ahead": True})
@@ -45,7 +45,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
 
 
 def test_the_next_stack_is_there_when_the_host_first_waits(built: list[tuple[int, ...]]) -> None:
-    ahead = Ahead(CONFIG, None, CPU, minibatches=2, ahead=True)
+    ahead = Ahead(CONFIG, None, CPU, minibatches=2, single=False, ahead=True)
     stack = ahead.build(CELLS[:2], [0, 0], then=(CELLS[2:4], [1, 1]))
     assert built == [(0, 1)]
     kept = TABLES.nbytes(CPU), RECENT.nbytes(CPU)
@@ -66,7 +66,7 @@ def test_the_next_stack_is_there_when_the_host_first_waits(built: list[tuple[int
 def test_a_stack_that_is_not_what_was_expected_is_built(
     built: list[tuple[int, ...]], other: tuple[list[Architecture], list[int]]
 ) -> None:
-    ahead = Ahead(CONFIG, None, CPU, minibatches=1, ahead=True)
+    ahead = Ahead(CONFIG, None, CPU, minibatches=1, single=False, ahead=True)
     ahead.build(CELLS[:2], [0, 0], then=(CELLS[2:4], [1, 1])).before_waiting()
     stack = ahead.build(*other, then=NOTHING)
     assert len(built) == 3
@@ -74,7 +74,7 @@ def test_a_stack_that_is_not_what_was_expected_is_built(
 
 
 def test_on_a_cpu_nothing_is_built_ahead(built: list[tuple[int, ...]]) -> None:
-    ahead = Ahead(CONFIG, None, CPU, minibatches=1, ahead=False)
+    ahead = Ahead(CONFIG, None, CPU, minibatches=1, single=False, ahead=False)
     ahead.build(CELLS[:2], [0, 0], then=(CELLS[2:4], [1, 1])).before_waiting()
     assert built == [(0, 1)]
 
@@ -111,8 +111,8 @@ def test_the_next_genome_is_built_ahead(monkeypatch: pytest.MonkeyPatch, built: 
 def test_what_fails_ahead_fails_when_it_is_due(monkeypatch: pytest.MonkeyPatch, built: list[tuple[int, ...]]) -> None:
     build = _ahead.build
 
-    def faulty(architectures: Sequence[Architecture], *arguments: Any) -> Any:
-        stack = build(architectures, *arguments)
+    def faulty(architectures: Sequence[Architecture], *arguments: Any, **options: Any) -> Any:
+        stack = build(architectures, *arguments, **options)
         if CELLS[2] in architectures:
             raise RuntimeError("no such convolution")
         return stack

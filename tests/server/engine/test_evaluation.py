@@ -28,6 +28,7 @@ from archscore_server.engine import (
     Precision,
     evaluate,
     evaluate_stacks,
+    kernels,
     predicted_bytes,
 )
 from archscore_server.engine import proxies as registry
@@ -292,6 +293,32 @@ def test_a_stack_that_runs_out_of_memory_shrinks_and_scores_stay(
     tried = fault(lambda stack: error if len(stack) > 2 else None)
     assert_equal(evaluate(cells, proxies, config(Precision.FLOAT64), stack_size=8), expected)
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1], "later stacks keep the smaller size"
+
+
+@pytest.mark.skipif(not kernels.available(), reason="the kernels were not built: no C compiler")
+@pytest.mark.parametrize("space", ["cells", "repeats"])
+def test_the_form_of_a_network_does_not_depend_on_how_many_come_together(space: str) -> None:
+    """One that is left over is computed as those in a stack are, not by what serves single networks."""
+    if space == "cells":
+        architectures: list[Architecture] = list(CONNECTED[:3])
+        own = config(Precision.FLOAT32)
+    else:
+        architectures = [zennas.START]
+        own = EvaluationConfig(batch_size=4, resolution=16, repeats=3, network=zennas.NetworkConfig())
+    together = evaluate(architectures, ["snip", "tcet"], own, stack_size=2)
+    alone = evaluate(architectures, ["snip", "tcet"], own, stack_size=1)
+    with kernels.off():
+        assert evaluate(architectures, ["snip", "tcet"], own, stack_size=2) == together
+    assert alone != together, "or nothing is shown"
+
+
+@pytest.mark.skipif(not kernels.available(), reason="the kernels were not built: no C compiler")
+def test_genomes_without_repeats_never_share_a_stack() -> None:
+    own = EvaluationConfig(batch_size=4, resolution=16, network=zennas.NetworkConfig())
+    alone, large = (evaluate([zennas.START] * 2, ["snip", "tcet"], own, stack_size=size) for size in (1, 8))
+    assert alone == large
+    with kernels.off():
+        assert evaluate([zennas.START], ["snip", "tcet"], own, stack_size=8) != large[:1]
 
 
 def test_where_memory_runs_out_nothing_is_kept(fault: Callable[[Fault], list[int]]) -> None:

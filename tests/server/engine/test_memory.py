@@ -3,8 +3,9 @@
 import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from archscore_server.engine import (
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import NetworkConfig
 from archscore_server.engine.memory import LARGEST_CELLS, MIXED_STACK, all_within, fits
-from archscore_server.engine.networks import build
+from archscore_server.engine.networks import Stack, build
 from archscore_server.engine.statistics import Pass
 
 #: The proxies of each pass: all of it, and for TRAIN its forward alone, too.
@@ -130,7 +131,7 @@ def test_no_cell_takes_more_than_the_largest(device: str, precision: Precision) 
 
 
 def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ahead, "build", None)
+    monkeypatch.setattr(_ahead, "build", lambda *_, **__: pytest.fail("a network was built"))
     config = EvaluationConfig(network=zennas.NetworkConfig())
     needed = predicted_bytes(zennas.START, ["tcet"], config)
     with pytest.raises(ArchitectureTooLargeError) as caught:
@@ -145,9 +146,9 @@ def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: py
 def test_stacks_are_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, networks: int, sizes: list[int]) -> None:
     seen: list[int] = []
 
-    def counted(*arguments: object) -> object:
-        seen.append(len(arguments[0]))  # type: ignore[arg-type]
-        return build(*arguments)  # type: ignore[arg-type]
+    def counted(architectures: Sequence[Architecture], *arguments: Any, **options: Any) -> Stack:
+        seen.append(len(architectures))
+        return build(architectures, *arguments, **options)
 
     monkeypatch.setattr(_ahead, "build", counted)
     config = EvaluationConfig(batch_size=4, resolution=8, repeats=5, network=zennas.NetworkConfig())
@@ -162,14 +163,15 @@ def test_stacks_are_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, networks: 
     assert seen == sizes
 
 
+@pytest.mark.usefixtures("form")
 def test_a_small_cell_fits_where_the_largest_does_not() -> None:
-    config = EvaluationConfig(network=CELLS)
+    config, single = EvaluationConfig(network=CELLS), kernels.available()
     small = nasbench201.Cell(("none", "none", "none", "skip_connect", "none", "none"))
     needed = predicted_bytes(small, ["snip"], config)
-    assert fits(small, ["snip"], config, needed, device="cpu") == 1
-    assert fits(small, ["snip"], config, sys.maxsize, device="cpu") > 1
+    assert fits(small, ["snip"], config, needed, device="cpu", single=single) == 1
+    assert (fits(small, ["snip"], config, sys.maxsize, device="cpu", single=single) > 1) == (not single)
     with pytest.raises(ArchitectureTooLargeError):
-        fits(small, ["snip"], config, needed - 1, device="cpu")
+        fits(small, ["snip"], config, needed - 1, device="cpu", single=single)
 
 
 def test_whether_all_are_within_a_limit() -> None:

@@ -99,27 +99,34 @@ def all_within(
 
 
 def fits(
-    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, available: int, *, device: str
+    architecture: Architecture,
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    available: int,
+    *,
+    device: str,
+    single: bool = False,
 ) -> int:
     """How many networks of an architecture, with others of its space beside them, fit into so many bytes.
 
-    Where the largest cells fit, the answer is about those, which is known at once.
+    Where the largest cells fit, the answer is about those, which is known at once. It is 1, at most, where networks
+    run by the kernels for CPUs, which take one at a time.
 
     Raises:
         ArchitectureTooLargeError: not even one does.
     """
     needs = _needs(proxies)
 
-    def needed(own: Architecture, networks: int) -> int:
-        return _each(own, needs, config, device, networks)
+    def needed(own: Architecture) -> int:
+        return _predicted(cast(Hashable, own), needs, config, device, single)
 
-    if isinstance(architecture, Cell) and max(needed(cell, 1) for cell in LARGEST_CELLS) <= available:
-        return max(1, int(available / (max(needed(cell, 2) for cell in LARGEST_CELLS) * MIXED_STACK)))
-    alone = needed(architecture, 1)
-    if alone > available:
-        raise ArchitectureTooLargeError(alone, available)
-    share = needed(architecture, 2) * (MIXED_STACK if isinstance(architecture, Cell) else 1)
-    return max(1, int(available / share))
+    mixed = MIXED_STACK if isinstance(architecture, Cell) else 1
+    most = max(map(needed, LARGEST_CELLS)) if isinstance(architecture, Cell) else None
+    if most is None or most > available:
+        most = needed(architecture)
+        if most > available:
+            raise ArchitectureTooLargeError(most, available)
+    return 1 if single else max(1, int(available / (most * mixed)))
 
 
 def _needs(proxies: Sequence[str]) -> frozenset[str]:

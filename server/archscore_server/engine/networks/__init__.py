@@ -10,6 +10,7 @@ import torch
 from archscore.spaces import Architecture
 from archscore.spaces.nasbench201 import Cell
 from archscore.spaces.zennas import Genome
+from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._stack import LayerCall, Mode, NormState, Observer, Shape, Stack, Weights
 from archscore_server.engine.networks.nasbench201 import NasBench201Stack
@@ -17,14 +18,19 @@ from archscore_server.engine.networks.zennas import ZenNasStack
 
 __all__ = ["LayerCall", "Mode", "NormState", "Observer", "Shape", "Stack", "Weights", "build", "mixes"]
 
-_STACKS: dict[type, Callable[[Sequence[Any], Sequence[int], EvaluationConfig, torch.device], Stack]] = {
+_STACKS: dict[type, Callable[[Sequence[Any], Sequence[int], EvaluationConfig, torch.device, bool], Stack]] = {
     Cell: NasBench201Stack,
     Genome: ZenNasStack,
 }
 
 
 def build(
-    architectures: Sequence[Architecture], seeds: Sequence[int], config: EvaluationConfig, device: torch.device
+    architectures: Sequence[Architecture],
+    seeds: Sequence[int],
+    config: EvaluationConfig,
+    device: torch.device,
+    *,
+    single: bool | None = None,
 ) -> Stack:
     """A stack of connected architectures of one search space.
 
@@ -33,8 +39,11 @@ def build(
         seeds: the seed of each network's weights.
         config: what shapes the networks.
         device: where the stack runs.
+        single: whether a lone network runs by the kernels for CPUs; None where they serve it.
     """
-    return _STACKS[type(architectures[0])](architectures, seeds, config, device)
+    if single is None:
+        single = kernels.serve(len(architectures), config.precision, device.type)
+    return _STACKS[type(architectures[0])](architectures, seeds, config, device, single)
 
 
 def mixes(architecture: Architecture) -> bool:

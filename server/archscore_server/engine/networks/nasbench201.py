@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archscore.spaces.nasbench201 import EDGES, Cell, NetworkConfig
-from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._features import Units, collect, deal
 from archscore_server.engine.networks._join import Part
@@ -82,7 +81,14 @@ class _Node:
 class NasBench201Stack(Stack):
     """Networks of NAS-Bench-201 cells, side by side."""
 
-    def __init__(self, cells: Sequence[Cell], seeds: Sequence[int], config: EvaluationConfig, device: torch.device):
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        seeds: Sequence[int],
+        config: EvaluationConfig,
+        device: torch.device,
+        single: bool,
+    ) -> None:
         """Lays out the calls.
 
         Args:
@@ -90,6 +96,7 @@ class NasBench201Stack(Stack):
             seeds: the seed of each network.
             config: channels, depth, resolution, classes and init.
             device: where it runs.
+            single: whether the one network runs by the kernels for CPUs.
         """
         network = config.network
         if not isinstance(network, NetworkConfig):
@@ -104,7 +111,7 @@ class NasBench201Stack(Stack):
             device,
         )
         self._architectures = cells
-        self._single = kernels.serve(len(cells), config.precision, device.type)
+        self._single = single
         self._nodes = tuple(_node(cells, node, device, merged=not self._single) for node in range(_NODES - 1))
         self._silent = [(a, e) for a, cell in enumerate(cells) for e in _silent_edges(cell)]
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from archscore.spaces import Layer
 from archscore.spaces.zennas import Genome, NetworkConfig
-from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.networks._join import Part
 from archscore_server.engine.networks._run import Run
@@ -24,7 +23,12 @@ class ZenNasStack(Stack):
     """Networks of one genome, side by side."""
 
     def __init__(
-        self, genomes: Sequence[Genome], seeds: Sequence[int], config: EvaluationConfig, device: torch.device
+        self,
+        genomes: Sequence[Genome],
+        seeds: Sequence[int],
+        config: EvaluationConfig,
+        device: torch.device,
+        single: bool,
     ) -> None:
         """Lays out the calls.
 
@@ -33,6 +37,7 @@ class ZenNasStack(Stack):
             seeds: the seed of each network.
             config: links, resolution, classes and init.
             device: where it runs.
+            single: whether the one network runs by the kernels for CPUs.
         """
         genome, network = genomes[0], config.network
         if not isinstance(network, NetworkConfig):
@@ -42,7 +47,7 @@ class ZenNasStack(Stack):
         layers = [*(layer for unit in self._units for layer in unit.layers), classifier]
         present = np.ones((len(genomes), len(layers)), dtype=np.bool_)
         super().__init__([layers] * len(genomes), present, seeds, config.init, device)
-        self._single = kernels.serve(len(genomes), config.precision, device.type)
+        self._single = single
         everyone = range(len(genomes))
         self._layer_calls = [
             self._call(layer.weight_shape, [(a, slot) for a in everyone]) for slot, layer in enumerate(layers)
