@@ -1,19 +1,17 @@
-"""Admits, merges, batches, dispatches and retries. Knows nothing of torch or gRPC.
+"""Admits and merges what is to be evaluated, and has it dispatched. Knows nothing of torch or gRPC.
 
 A submission is admitted whole or not at all; for one that comes in parts, room is taken before. Equal items in flight
-are one evaluation with several waiters. One task per slot of the pool takes batches from the queue, where clients take
-turns. What a lost worker or a failed batch leaves behind is run again in halves until a culprit stands alone, so that
-one bad architecture never fails another.
+are one evaluation with several waiters. It waits in the queue, where clients take turns, until the dispatcher takes it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 
+from archscore_server._dispatcher import Dispatcher
 from archscore_server._failures import Failures
+from archscore_server._ledger import LATE, Ledger
 from archscore_server._observer import NullObserver, Observer, RetryReason
 from archscore_server._priority import Priority
 from archscore_server._queue import BatchReason, Queue
@@ -27,9 +25,8 @@ from archscore_server._waiter import (
     StoppingError,
     Waiter,
 )
-from archscore_server._work import Group, Item, Place, Work
-from archscore_server.engine import ArchitectureTooLargeError, Evaluation
-from archscore_server.pool import Batch, BatchFailedError, BatchReport, Pool, WorkerLostError
+from archscore_server._work import Group, Item, Work
+from archscore_server.pool import Pool
 
 __all__ = [
     "ArchitectureFailedError",
@@ -48,22 +45,7 @@ __all__ = [
     "Waiter",
 ]
 
-#: Workers that an architecture may take with it, alone in its batch, before it is given up.
-_MAX_LONE_DEATHS = 3
-
-#: Seconds that a slot rests after a fault of the scheduler's own, so that one that stays does not block the event loop.
-_REST_AFTER_FAULT = 0.1
-
-#: What a client is told when an architecture is given up. The pool's own words are for the log.
-_GAVE_UP: dict[RetryReason, str] = {
-    "worker_lost": f"{_MAX_LONE_DEATHS} worker processes died while each evaluated nothing but this architecture",
-    "batch_failed": "the evaluation of this architecture raised an error",
-}
-
-_LATE = "the deadline passed before the architecture was evaluated"
 _STOPPED = "the server stopped before this architecture was evaluated"
-
-_logger = logging.getLogger(__name__)
 
 
 class Scheduler:
@@ -98,11 +80,8 @@ class Scheduler:
         self._failures = Failures()
         self._stopping = False
         self._stopped = False
-        self._promised = dict.fromkeys(Priority, 0)
-        self._slots: list[asyncio.Task[None]] = []
-        self._work_may_be_ready = asyncio.Event()
-        self._nothing_in_flight = asyncio.Event()
-        self._end_of_hold: asyncio.TimerHandle | None = None
+        self._ledger = Ledger(self._queue, self._observer)
+        self._dispatcher = Dispatcher(pool, self._queue, self._ledger, self._failures, self._observer, clock)
 
     @property
     def queued(self) -> int:
@@ -137,7 +116,7 @@ class Scheduler:
         self._queue.slots = self._queue.rates.slots = self._pool.slots
         self._queue.max_batch = self._max_batch or self._pool.max_batch
         self._queue.max_short_batch = self._max_batch or self._pool.max_short_batch
-        self._slots = [asyncio.create_task(self._serve_slot(), name=f"slot-{n}") for n in range(self._pool.slots)]
+        self._dispatcher.start()
 
     def take_room(self, architectures: int, priority: Priority) -> Room | None:
         """Takes room in the queue for a submission that comes in parts; None if there is not so much.
@@ -149,8 +128,8 @@ class Scheduler:
             raise StoppingError("the server is stopping")
         if architectures > self._free:
             return None
-        room = Room(self._promised, architectures, priority, self._report)
-        self._report()
+        room = Room(self._ledger.promised, architectures, priority, self._ledger.report)
+        self._ledger.report()
         return room
 
     def submit(
@@ -206,7 +185,7 @@ class Scheduler:
             yield from [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
             return
         promised = self._promise(items, priority) if room is None else room.spend(len(items))
-        limit = None if deadline is None else Deadline(deadline, self._clock, self._expire)
+        limit = None if deadline is None else Deadline(deadline, self._clock, self._ledger.expire)
         merged = hopeless = 0
         group = self._queue.group(items[0])
         try:
@@ -224,54 +203,41 @@ class Scheduler:
                     self._queue.claim(work, client, priority)
                 else:
                     work = self._queue.add(item.architecture, group, client, priority, self._clock())
-                    self._work_may_be_ready.set()
+                    self._ledger.work_may_be_ready.set()
                     if promised:
                         promised -= 1
-                        self._promised[priority] -= 1
-                waiter = Waiter(work, client, limit, self._release)
+                        self._ledger.promised[priority] -= 1
+                waiter = Waiter(work, client, limit, self._ledger.release)
                 work.waiters[waiter] = None
                 yield waiter
         finally:
-            self._promised[priority] -= promised
+            self._ledger.promised[priority] -= promised
             if limit:
                 limit.cancel_if_idle()
             if merged:
                 self._observer.merged(merged)
             if hopeless:
                 self._observer.expired(hopeless)
-            self._changed()
+            self._ledger.changed()
 
     async def drain(self) -> None:
         """Refuses new submissions from now on, and returns when nothing waits or runs."""
         self._stopping = True
-        while self._anything:
-            self._nothing_in_flight.clear()
-            await self._nothing_in_flight.wait()
+        await self._ledger.empty()
 
     async def stop(self) -> None:
         """Fails what is left with StoppingError, and stops the pool. Idempotent."""
         self._stopping = self._stopped = True
         for work in self._queue.all():
-            self._settle(work, StoppingError(_STOPPED))
-        self._changed()
-        if self._end_of_hold:
-            self._end_of_hold.cancel()
-        for slot in self._slots:
-            slot.cancel()
-        await asyncio.gather(*self._slots, return_exceptions=True)
+            self._ledger.settle(work, StoppingError(_STOPPED))
+        self._ledger.changed()
+        await self._dispatcher.stop()
         await self._pool.stop()
-
-    # Admission
 
     @property
     def _free(self) -> int:
         """Architectures that there is room for."""
-        return self._max_queued - self.queued - sum(self._promised.values())
-
-    @property
-    def _anything(self) -> bool:
-        """Whether anything waits, runs, or has room to come."""
-        return bool(self.in_flight or any(self._promised.values()))
+        return self._max_queued - self.queued - sum(self._ledger.promised.values())
 
     def _promise(self, items: Sequence[Item], priority: Priority) -> int:
         """Promises room in the queue to what would have to wait, and says how much.
@@ -286,11 +252,11 @@ class Scheduler:
             new = len({item for item in items if self._queue.find(item) is None})
             if new and new > free:
                 raise QueueFullError(self._queue.rates.seconds_for(new - free))
-        self._promised[priority] += new
+        self._ledger.promised[priority] += new
         return new
 
     def _settled(self, client: str, outcome: Outcome) -> Waiter:
-        waiter = Waiter(None, client, None, self._release)
+        waiter = Waiter(None, client, None, self._ledger.release)
         waiter.settle(outcome)
         return waiter
 
@@ -301,7 +267,7 @@ class Scheduler:
         if self._stopped:
             return StoppingError(_STOPPED)
         if work is not None:
-            return DeadlineExceededError(_LATE) if limit and limit.passed else None
+            return DeadlineExceededError(LATE) if limit and limit.passed else None
         now = self._clock()
         if why := self._failures.get(item, now):
             return ArchitectureFailedError(why)
@@ -316,192 +282,3 @@ class Scheduler:
         """
         ahead = group.line.count(client, priority) / self._queue.slots
         return deadline.within(group.pace.at_best(ahead, now))
-
-    def _release(self, waiter: Waiter) -> None:
-        if self._detach(waiter):
-            due = waiter.deadline is not None and waiter.deadline.due
-            (self._observer.expired if due else self._observer.cancelled)(1)
-        self._changed()
-
-    def _expire(self, waiters: list[Waiter]) -> None:
-        dropped = 0
-        for waiter in waiters:
-            waiter.settle(DeadlineExceededError(_LATE))
-            dropped += self._detach(waiter)
-        if dropped:
-            self._observer.expired(dropped)
-        self._changed()
-
-    def _detach(self, waiter: Waiter) -> bool:
-        """Takes a waiter off its work. True if the work was waiting and nobody wants it any more: it is dropped."""
-        work = waiter.work
-        if work is None:
-            return False
-        del work.waiters[waiter]
-        self._queue.unclaim(work, waiter.client)
-        # Running work goes on: its batch cannot be stopped for one of many, and somebody may yet ask for it.
-        unwanted = not work.waiters and work.place is not Place.RUNNING
-        if unwanted:
-            self._queue.remove(work)
-        return unwanted
-
-    def _changed(self) -> None:
-        """Follows every change of what waits or runs."""
-        self._report()
-        self._work_may_be_ready.set()
-
-    def _report(self) -> None:
-        """Follows every change of what waits, runs, or has room to come."""
-        depths = {priority: depth + self._promised[priority] for priority, depth in self._queue.depths.items()}
-        self._observer.queue_depth_changed(depths)
-        if not self._anything:
-            self._nothing_in_flight.set()
-
-    # Dispatch
-
-    async def _serve_slot(self) -> None:
-        while True:
-            works: list[Work] = []
-            try:
-                works, reason = await self._next_batch()
-                await self._run(works, reason)
-            except Exception as fault:  # A slot outlives whatever is wrong with us, and what it held is answered.
-                _logger.exception("the scheduler failed")
-                self._recover(works, fault)
-                await asyncio.sleep(_REST_AFTER_FAULT)
-
-    def _recover(self, works: list[Work], fault: Exception) -> None:
-        """Has what a fault of ours left without a result run again; fails it if that is what does not work."""
-        try:
-            self._queue.settle_up(works, 0.0)
-            self._run_again(works, "batch_failed", fault, alone=len(works) == 1)
-        except Exception:
-            _logger.exception("the scheduler failed to run a batch again")
-            for work in works:
-                self._settle(work, ArchitectureFailedError(_GAVE_UP["batch_failed"]))
-        self._changed()
-
-    async def _next_batch(self) -> tuple[list[Work], BatchReason]:
-        while True:
-            self._work_may_be_ready.clear()
-            taken = self._queue.take(self._clock())
-            if taken is None:
-                self._wake_at_end_of_hold()
-                await self._work_may_be_ready.wait()
-                continue
-            return taken
-
-    def _wake_at_end_of_hold(self) -> None:
-        if self._end_of_hold:
-            self._end_of_hold.cancel()
-        ready_at = self._queue.next_ready()
-        if ready_at is not None:
-            delay = ready_at - self._clock()
-            self._end_of_hold = asyncio.get_running_loop().call_later(delay, self._work_may_be_ready.set)
-
-    def _without_late(self, works: list[Work]) -> list[Work]:
-        """Drops work of a batch that nobody would still wait for at its end, even if it took half as long as it does.
-
-        That includes what is too late already, where the event loop was too busy for timers.
-        """
-        seconds = works[0].group.pace.at_best(0, self._clock())
-        self._expire(
-            [waiter for work in works for waiter in work.waiters if waiter.deadline and waiter.deadline.within(seconds)]
-        )
-        late = [work for work in works if not work.waiters]
-        for work in late:
-            self._queue.remove(work)
-        if late:
-            self._queue.settle_up(late, 0.0)
-            self._observer.expired(len(late))
-        return [work for work in works if work.waiters]
-
-    async def _run(self, works: list[Work], reason: BatchReason) -> None:
-        """Has the pool run a batch, hands out its results as they come, and arranges for what it leaves behind."""
-        group = works[0].group
-        works = self._without_late(works)
-        self._changed()
-        if not works:
-            return
-        batch = Batch(tuple(work.architecture for work in works), group.proxies, group.config)
-        left = dict(enumerate(works))
-
-        def on_results(results: Sequence[tuple[int, Evaluation | ArchitectureTooLargeError]]) -> None:
-            for index, result in results:
-                self._settle(left[index], result)
-                del left[index]
-            self._changed()
-
-        started = self._clock()
-        self._observer.batch_started(len(works), reason)
-        if reason != "retry":
-            for work in works:
-                self._observer.waited(work.priority, started - work.arrived)
-        report: BatchReport | None = None
-        failure: RetryReason = "batch_failed"
-        error: Exception | None = None
-        try:
-            report = await self._pool.run(batch, on_results)
-        except WorkerLostError as lost:
-            failure, error = "worker_lost", lost
-        except BatchFailedError as failed:
-            error = failed
-        except Exception as unexpected:
-            _logger.exception("the pool failed to run a batch")
-            error = unexpected
-        finally:
-            seconds = self._clock() - started
-            self._queue.settle_up(works, seconds)
-            self._learn(works, seconds, left=len(left))
-            self._observer.batch_ended(len(works), seconds, report)
-        if error is not None or left:
-            self._run_again(list(left.values()), failure, error, alone=len(works) == 1)
-        self._changed()
-
-    def _learn(self, works: list[Work], seconds: float, *, left: int) -> None:
-        """Takes note of how long a batch took, of which some may be left without a result."""
-        self._queue.rates.update(seconds, len(works) - left)
-        if not left:  # What a hung worker took does not tell how long its batch takes.
-            full = len(works) >= self._queue.max_batch
-            works[0].group.pace.update(seconds / len(works), full=full, now=self._clock())
-
-    def _settle(self, work: Work, outcome: Outcome) -> None:
-        if work.place is Place.ENDED:  # A result that was on its way when the scheduler stopped.
-            return
-        waiters, work.waiters = work.waiters, {}
-        self._queue.remove(work)
-        for waiter in waiters:
-            waiter.settle(outcome)
-
-    def _run_again(self, works: list[Work], reason: RetryReason, error: Exception | None, *, alone: bool) -> None:
-        """Arranges for what a batch left behind: halves of it, until a culprit stands alone.
-
-        Args:
-            works: what has no result.
-            reason: what happened to the batch.
-            error: what the pool says of it, for the log.
-            alone: whether the batch consisted of one architecture: it is to blame.
-        """
-        for work in works:
-            if not work.waiters and work.place is Place.RUNNING:
-                self._queue.remove(work)
-                self._observer.cancelled(1)
-        works = [work for work in works if work.place is Place.RUNNING]
-        # (as text: whoever keeps the record does not keep the frames of the error)
-        _logger.warning("%s, with %d architectures to run again: %s", reason, len(works), str(error))
-        if not works:
-            return
-        if alone:
-            [work] = works
-            work.lone_deaths += reason == "worker_lost"
-            if reason == "batch_failed" or work.lone_deaths >= _MAX_LONE_DEATHS:
-                _logger.error("gave up on %s: %s", work.architecture.format(), str(error))
-                if reason == "worker_lost":
-                    self._failures.add(work.item, _GAVE_UP[reason], self._clock())
-                self._settle(work, ArchitectureFailedError(_GAVE_UP[reason]))
-                return
-        self._observer.retried(len(works), reason)
-        middle = (len(works) + 1) // 2
-        for half in (works[:middle], works[middle:]):
-            if half:
-                self._queue.retry(half)

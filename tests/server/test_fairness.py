@@ -435,11 +435,11 @@ async def test_what_a_fault_leaves_of_a_batch_is_run_again(
     for number, waiter in enumerate(waiters):
         waiter.add_done_callback(lambda _, number=number: answers.append(number))
     if broken == "_without_late":
-        break_once(monkeypatch, scheduler, broken)
+        break_once(monkeypatch, scheduler._dispatcher, broken)
         await pool.last.finish()
     else:
         await pool.last.finish()
-        break_once(monkeypatch, scheduler, broken)
+        break_once(monkeypatch, scheduler._dispatcher, broken)
         await pool.last.report(0)
         await pool.last.lose()
     await clock.advance(1)
@@ -461,7 +461,7 @@ async def test_what_cannot_be_run_again_is_answered_all_the_same(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(scheduler, "_run_again", fail)
+    monkeypatch.setattr(scheduler._dispatcher, "_run_again", fail)
     await pool.last.lose()
     monkeypatch.undo()
     assert all(isinstance(waiter.outcome, ArchitectureFailedError) for waiter in waiters)
@@ -517,4 +517,4 @@ async def test_a_thousand_clients_come_and_go(start: Start, clock: Clock) -> Non
         await next_batch(pool, clock)
     assert not len(scheduler._queue._turns)
     assert not scheduler._queue._turns._times
-    assert asyncio.all_tasks() == {*scheduler._slots, asyncio.current_task()}
+    assert asyncio.all_tasks() == {*scheduler._dispatcher._slots, asyncio.current_task()}
