@@ -173,10 +173,10 @@ class Scheduler:
         Either this raises what `submit` does before the first waiter, or all are admitted. Closing it early admits no
         more items; what was given out is the caller's. Items for which there is room already are always admitted.
         """
-        if room is None and self._stopping:
-            raise StoppingError("the server is stopping")
         if not items:
             return
+        if room is None and self._stopping:
+            raise StoppingError("the server is stopping")
         now = self._clock()
         if deadline is not None and deadline <= now:
             if room:
@@ -185,10 +185,12 @@ class Scheduler:
             yield from [self._settled(client, DeadlineExceededError("the deadline has passed")) for _ in items]
             return
         promised = self._promise(items, priority) if room is None else room.spend(len(items))
-        limit = None if deadline is None else Deadline(deadline, self._clock, self._ledger.expire)
+        limit: Deadline | None = None
         merged = hopeless = 0
-        group = self._queue.group(items[0])
         try:
+            if deadline is not None:
+                limit = Deadline(deadline, self._clock, self._ledger.expire)
+            group = self._queue.group(items[0])
             for item in items:
                 # A group that has become empty in between is not the queue's any more.
                 if not group.works or not group.takes(item):

@@ -636,6 +636,7 @@ async def test_drain_refuses_what_is_new_and_waits_for_the_rest(start: Start) ->
     await settle()
     with pytest.raises(StoppingError):
         scheduler.submit(items(1))
+    assert scheduler.submit([]) == [], "of a request whose answers were all known"
     for _ in range(2):
         assert not drain.done()
         await pool.last.finish()
