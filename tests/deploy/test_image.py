@@ -22,6 +22,17 @@ sys.meta_path.insert(0, Slow())
 main()
 """
 
+#: Runs the server's command with workers that get nowhere.
+STARTS_FOR_LONG = """
+import os
+from pathlib import Path
+from archscore_server.__main__ import main
+
+Path("/tmp/sitecustomize.py").write_text("import time; time.sleep(600)")
+os.environ["PYTHONPATH"] = "/tmp"
+main()
+"""
+
 
 def run(engine: Engine, image: str, *command: str, **options: object) -> tuple[int, str]:
     """Runs a command in a container of the image that is read-only; its exit code and output."""
@@ -102,11 +113,20 @@ def test_sigterm_while_it_loads(engine: Engine, image: str) -> None:
 
 
 def test_sigterm_while_it_starts(engine: Engine, image: str) -> None:
-    container = engine.client.containers.run(image, environment=CPU, read_only=True, detach=True)
+    container = engine.client.containers.run(
+        image,
+        ["-c", STARTS_FOR_LONG],
+        entrypoint="python",
+        environment=CPU,
+        read_only=True,
+        tmpfs={"/tmp": ""},
+        detach=True,
+    )
     try:
-        eventually(container.logs)
+        eventually(lambda: len(container.top()["Processes"]) > 1)
         container.kill("SIGTERM")
         assert container.wait(timeout=30)["StatusCode"] == 0
+        assert b"stopped" in container.logs()
         assert b"listening" not in container.logs()
     finally:
         container.remove(force=True)
