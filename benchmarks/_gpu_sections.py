@@ -28,7 +28,7 @@ from archscore_server.engine import proxies as registry
 from archscore_server.engine._ahead import Ahead
 from archscore_server.engine._numerics import arithmetic, has_tf32
 from archscore_server.engine.evaluation import try_stack, usable_bytes
-from archscore_server.engine.memory import ArchitectureTooLargeError, fits
+from archscore_server.engine.memory import ArchitectureTooLargeError, fits, runs_single
 from archscore_server.engine.work import predicted_work
 from references import plain_loop, toolkit
 
@@ -269,7 +269,8 @@ def _stack_row(run: Run, what: str, proxies: Sequence[str], config: EvaluationCo
     """Networks a second in stacks of a size."""
     try:
         available = usable_bytes(run.device)
-        most = min(fits(cell, proxies, config, available, device=run.device.type) for cell in run.cells)
+        single = runs_single(run.cells[0], config, size, run.device.type)
+        most = min(fits(cell, proxies, config, available, device=run.device.type, single=single) for cell in run.cells)
     except ArchitectureTooLargeError as error:
         return skipped("stacks", what, str(error))
     if size > most:

@@ -327,14 +327,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         total = sum(measured.values()) * options.evaluations * len(options.seeds)
         print(json.dumps({"cpu_seconds_per_evaluation": measured, "cpu_hours_of_all": round(total / 3600, 1)}))
         return 0
+    earlier = kept(options) if options.extend else []
     # Seed by seed, so that a run that is cut off has all proxies of the first.
     found = [
         described(searched(RandomScorer(seed) if proxy == RANDOM else scorer, proxy, seed, options))
         for seed in options.seeds
         for proxy in options.proxies
     ]
-    if options.extend:
-        found += kept(options)
+    found += earlier
     order = list(dict.fromkeys([*PROXIES, *(own["by"] for own in found)]))
     found.sort(key=lambda own: (own["by"] == RANDOM, order.index(own["by"])))
     by = [name for name in dict.fromkeys(own["by"] for own in found) if name != RANDOM]

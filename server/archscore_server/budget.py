@@ -98,7 +98,12 @@ class Budget:
         if work > most:
             return errors.architecture_too_large("max_work", work, most)
         available = max_bytes(self._limits, self._pool.info)
-        needed = predicted_bytes(architecture, proxies, config, device=self._pool.info.device_kind) if available else 0
+        info = self._pool.info
+        needed = (
+            predicted_bytes(architecture, proxies, config, device=info.device_kind, stack_size=info.stack_size)
+            if available
+            else 0
+        )
         if needed > available:
             return errors.architecture_too_large("max_bytes", needed, available)
         return None

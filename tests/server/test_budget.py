@@ -25,8 +25,8 @@ CELLS = [nasbench201.from_index(index) for index in range(0, 15_000, 1_500)]
 class Workers:
     """A pool of which nothing is known but its memory."""
 
-    def __init__(self, memory_bytes: int = 2**40) -> None:
-        self.info = PoolInfo("2", "1", (DeviceInfo("cpu", "puppet", 1, 1, memory_bytes),))
+    def __init__(self, memory_bytes: int = 2**40, stack_size: int = 1) -> None:
+        self.info = PoolInfo("2", "1", (DeviceInfo("cpu", "puppet", 1, 1, memory_bytes),), stack_size=stack_size)
 
 
 def limit_of(refusal: object) -> str | None:
@@ -50,6 +50,16 @@ async def test_proxies_are_judged_each_on_their_own():
     evaluations = [(cell, ("snip",)), (cell, ("grasp",)), (cell, ("snip",))]
     refusals = await Budget(Limits(max_bytes=most), Workers()).refusals(evaluations, CONFIG)
     assert list(map(limit_of, refusals)) == [None, "max_bytes", None]
+
+
+async def test_memory_is_that_of_the_form_that_the_workers_stacks_have():
+    largest = nasbench201.Cell(("nor_conv_3x3",) * 6)
+    alone, stacked = (predicted_bytes(largest, ("naswot",), CONFIG, stack_size=size) for size in (1, 8))
+    for stack_size, needed in ((1, alone), (8, stacked)):
+        for most in (needed, needed - 1):
+            asked = Budget(Limits(max_bytes=most), Workers(stack_size=stack_size))
+            [refusal] = await asked.refusals([(largest, ("naswot",))], CONFIG)
+            assert (refusal is None) == (most == needed)
 
 
 @pytest.mark.parametrize(

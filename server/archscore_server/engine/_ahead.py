@@ -9,10 +9,12 @@ from functools import partial
 import torch
 
 from archscore.spaces import Architecture
+from archscore_server.engine import passes
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.datasets import Dataset
 from archscore_server.engine.minibatches import RECENT
 from archscore_server.engine.networks import Stack, build
+from archscore_server.engine.tables import TABLES
 
 _logger = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ Networks = tuple[Sequence[Architecture], Sequence[int]]
 class Ahead:
     """Builds stacks, and the one that comes next when the host would wait for the device.
 
-    Then the layout of the networks, weights that no other had yet and the minibatch of another seed are there when they
-    are needed. On a CPU there is no such time: the host computes itself.
+    Then the layout of the networks, weights that no other had yet and the minibatches of another seed are there when
+    they are needed. On a CPU there is no such time: the host computes itself.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Ahead:
         dataset: Dataset | None,
         device: torch.device,
         *,
-        minibatches: int,
+        needs: Sequence[str],
         single: bool,
         ahead: bool,
     ) -> None:
@@ -43,14 +45,14 @@ class Ahead:
             config: what shapes the networks.
             dataset: where minibatches are from; None for "gaussian".
             device: where stacks run.
-            minibatches: how many a stack is evaluated on.
+            needs: names of the statistics that stacks are run for.
             single: whether networks run one by one by the kernels for CPUs.
             ahead: whether to build any before it is asked for.
         """
         self._config = config
         self._dataset = dataset
         self._device = device
-        self._minibatches = range(minibatches)
+        self._needs = needs
         self._build = partial(build, config=config, device=device, single=single)
         self._ahead = ahead
         self._built: tuple[Networks, Stack] | None = None
@@ -79,11 +81,12 @@ class Ahead:
     def _build_ahead(self, architectures: Sequence[Architecture], seeds: Sequence[int]) -> None:
         try:
             stack = self._build(architectures, seeds)
-            stack.prepare()
-            for seed in set(seeds):
-                for index in self._minibatches:
-                    RECENT.get(self._config, seed, index, self._dataset, self._device)
+            passes.prepare(stack, self._needs, self._config, self._dataset)
         except Exception as error:  # noqa: BLE001 -- it comes again when the stack is asked for, and is of that one then
-            _logger.debug("the next stack cannot be built ahead: %s", error)
+            _logger.warning("stacks are no longer built ahead: %s", error)
+            self._ahead = False
+            # Where memory runs short, it is for the stack that is being computed.
+            TABLES.clear(self._device)
+            RECENT.clear(self._device)
         else:
             self._built = ((tuple(architectures), tuple(seeds)), stack)

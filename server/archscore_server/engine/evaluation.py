@@ -13,13 +13,19 @@ import numpy as np
 import torch
 
 from archscore.spaces import Architecture
-from archscore_server.engine import _numerics, kernels, passes
+from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
 from archscore_server.engine._ahead import Ahead, Networks
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.data import dataset_of
 from archscore_server.engine.datasets import Dataset, Datasets
-from archscore_server.engine.memory import USABLE_MEMORY, ArchitectureTooLargeError, fits, predicted_bytes
+from archscore_server.engine.memory import (
+    USABLE_MEMORY,
+    ArchitectureTooLargeError,
+    fits,
+    predicted_bytes,
+    runs_single,
+)
 from archscore_server.engine.minibatches import RECENT
 from archscore_server.engine.networks import Stack, build, mixes
 from archscore_server.engine.results import Evaluation, Outcome, Score
@@ -125,9 +131,7 @@ def evaluate_stacks(
         yield answered
     available = usable_bytes(device) if available_bytes is None else available_bytes
     most = stack_size or DEFAULTS[device.type]
-    # The form that networks take must not depend on how many come together: what counts is how many may.
-    widest = most if any(mixes(architectures[index]) for index in waiting[:1]) else min(most, config.repeats)
-    single = kernels.serve(widest, config.precision, device.type)
+    single = any(runs_single(architectures[index], config, most, device.type) for index in waiting[:1])
     fit = partial(fits, proxies=proxies, config=config, available=available, device=device.type, single=single)
     sizes: dict[int, int] = {}
     refused: list[tuple[int, Evaluation | ArchitectureTooLargeError]] = []
@@ -138,7 +142,7 @@ def evaluate_stacks(
             refused.append((index, error.with_traceback(None)))
     if refused:
         yield refused
-    ahead = Ahead(config, dataset, device, minibatches=minibatches, single=single, ahead=device.type == "cuda")
+    ahead = Ahead(config, dataset, device, needs=_needs(proxies), single=single, ahead=device.type == "cuda")
     stacker = _Stacker(proxies, config, dataset, device, available, most, on_pass, ahead)
     groups = _planned(architectures, sizes, stacker)
     group = next(groups, None)
@@ -168,7 +172,7 @@ class _Stacker:
         on_pass: passes.OnPass | None,
         ahead: Ahead,
     ) -> None:
-        self.limit = limit
+        self.limit = self._most = limit
         self._ahead = ahead
         self._on_pass = on_pass
         self._proxies = proxies
@@ -244,7 +248,9 @@ class _Stacker:
 
     def _too_large(self, architecture: Architecture) -> ArchitectureTooLargeError:
         available = min(self._available, usable_bytes(self._device))
-        predicted = predicted_bytes(architecture, self._proxies, self._config, device=self._device.type)
+        predicted = predicted_bytes(
+            architecture, self._proxies, self._config, device=self._device.type, stack_size=self._most
+        )
         # whatever was predicted, it took more than there was
         return ArchitectureTooLargeError(max(predicted, available + 1), available)
 
@@ -273,7 +279,7 @@ def _planned(architectures: Sequence[Architecture], sizes: Mapping[int, int], st
     Args:
         architectures: all of them, of one search space.
         sizes: places of those to evaluate, and how large a stack each allows.
-        stacker: what evaluates them; a group is no larger than the stacks that it makes by then.
+        stacker: what evaluates them; a group is no larger than the stacks that it makes when the group is asked for.
     """
     waiting = list(sizes)
     if waiting and mixes(architectures[waiting[0]]):
@@ -342,11 +348,16 @@ def _evaluate_stack(
 ) -> dict[str, Array]:
     """Evaluates the networks of a stack; proxy -> [A]."""
     wanted = [own for own in map(registry.get, proxies) if not own.static]
-    needs = list(dict.fromkeys(need for proxy in wanted for need in proxy.needs))
+    needs = _needs(proxies)
     with _numerics.arithmetic(config.precision, device):
         statistics = passes.run(make(), needs, config, dataset, on_pass)
     with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
         return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in wanted}
+
+
+def _needs(proxies: Sequence[str]) -> list[str]:
+    """Names of the statistics that proxies are computed from, each once."""
+    return list(dict.fromkeys(need for proxy in map(registry.get, proxies) for need in proxy.needs))
 
 
 def _score(values: Array) -> Score:

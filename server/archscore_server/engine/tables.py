@@ -50,6 +50,7 @@ class WeightTables:
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         """Starts with nothing drawn; the bound is that of each device."""
+        self._max_bytes = max_bytes
         self._tables: DeviceCache[_Table] = DeviceCache(max_bytes)
 
     def take(self, shape: Sequence[int], rows: Sequence[Row], init: Init, device: torch.device) -> Tensor:
@@ -84,6 +85,11 @@ class WeightTables:
             table = _grown(table, shape, asked, init, device, most=kept.max_bytes // row_bytes)
             kept.put(key, table, len(table.places) * row_bytes)
         return table
+
+    def keep(self, rows: Mapping[tuple[int, ...], Sequence[Row]]) -> bool:
+        """Whether layers, by shape, stay beside as many others, rather than driving out each other."""
+        needed = sum(math.prod(shape) * len(set(own)) for shape, own in rows.items()) * _FLOAT32_BYTES
+        return 2 * needed <= self._max_bytes
 
     def nbytes(self, device: torch.device) -> int:
         """Bytes kept on a device."""

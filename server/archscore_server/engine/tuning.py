@@ -12,12 +12,13 @@ from typing import Final
 import torch
 
 from archscore.spaces import SPACES, Architecture
+from archscore_server.engine import kernels
 from archscore_server.engine import proxies as registry
 from archscore_server.engine._numerics import check
 from archscore_server.engine.config import ConfigError, EvaluationConfig
 from archscore_server.engine.datasets import GAUSSIAN
 from archscore_server.engine.evaluation import try_stack, usable_bytes
-from archscore_server.engine.memory import fits
+from archscore_server.engine.memory import ArchitectureTooLargeError, fits
 from archscore_server.engine.networks import mixes
 from archscore_server.engine.stack_sizes import Tuned
 
@@ -147,11 +148,24 @@ def tune(
         raise ValueError(f"{', '.join(proxies)}: these need no device")
     networks = _networks(space)
     available = usable_bytes(device)
-    most = min(fits(own, proxies, config, available, device=device.type) for own in networks)
+    most = min(_fitting(own, proxies, config, available, device.type) for own in networks)
     fitting = [size for size in sizes if size <= most]
     bench = _Bench(networks, proxies, config, device)
     limit = "no larger stacks are tried" if len(fitting) == len(sizes) else f"there is memory for {most} networks"
     return climb(bench.measure, fitting, rounds, limit=limit, on_measured=on_measured)
+
+
+def _fitting(
+    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, available: int, device: str
+) -> int:
+    """How many networks fit; one may, by the kernels for CPUs, where stacks do not."""
+    alone = fits(
+        architecture, proxies, config, available, device=device, single=kernels.serve(1, config.precision, device)
+    )
+    try:
+        return fits(architecture, proxies, config, available, device=device, single=False)
+    except ArchitectureTooLargeError:
+        return alone
 
 
 class _Bench:

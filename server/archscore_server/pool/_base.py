@@ -102,6 +102,7 @@ class PoolInfo:
         devices: where they compute.
         gpu_uuids: what the driver calls the devices, in their order; empty where they are not GPUs.
         tf32: whether all devices have TF32.
+        stack_size: the most networks that a worker evaluates side by side.
     """
 
     torch_version: str
@@ -109,6 +110,7 @@ class PoolInfo:
     devices: tuple[DeviceInfo, ...]
     gpu_uuids: tuple[str, ...] = ()
     tf32: bool = False
+    stack_size: int = 1
 
     @property
     def device_kind(self) -> str:

@@ -100,8 +100,11 @@ class TorchEngine:
         """Evaluates a batch, stack by stack."""
         from archscore_server.engine import evaluate_stacks
 
+        stack_size = self._stack_size or self._sizes.find(self._machine, Workload.of(proxies, config))
         if self._allocator:
-            self._allocator.suit(large=not all_within(architectures, proxies, config, self._allocator.large))
+            limit = self._allocator.large
+            within = all_within(architectures, proxies, config, limit, stack_size=stack_size or DEFAULTS["cpu"])
+            self._allocator.suit(large=not within)
         self._pass_seconds.clear()
         if self._device == "cuda":
             import torch
@@ -113,7 +116,7 @@ class TorchEngine:
             config,
             data=self._data,
             device=self._device,
-            stack_size=self._stack_size or self._sizes.find(self._machine, Workload.of(proxies, config)),
+            stack_size=stack_size,
             on_pass=self._passed,
         )
 

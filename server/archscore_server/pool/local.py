@@ -174,8 +174,7 @@ class LocalPool:
         workers = await _spawn_all(seats, self._timeouts)
         self._seats = seats
         self._info = _describe(seats, workers)
-        stacks = [worker.hello.stack_size for worker in workers]
-        self._max_batch = max([_MAX_BATCH[self._info.device_kind], *stacks])
+        self._max_batch = max(_MAX_BATCH[self._info.device_kind], self._info.stack_size)
         for worker in workers:
             self._arrived(worker)
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]
@@ -291,4 +290,5 @@ def _describe(seats: list[_Seat], workers: list[WorkerProcess]) -> PoolInfo:
     )
     uuids = tuple(at.device_uuid for _, at in dict.fromkeys(places) if at.device_uuid)
     tf32 = all(worker.hello.tf32 for worker in workers)
-    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids, tf32)
+    stack_size = max(worker.hello.stack_size for worker in workers)
+    return PoolInfo(hello.torch_version, hello.numpy_version, devices, uuids, tf32, stack_size)

@@ -174,6 +174,21 @@ def test_a_small_cell_fits_where_the_largest_does_not() -> None:
         fits(small, ["snip"], config, needed - 1, device="cpu", single=single)
 
 
+@pytest.mark.skipif(not kernels.available(), reason="the kernels were not built: no C compiler")
+@pytest.mark.parametrize("proxies", [["naswot"], ["fisher"], ["tcet"]], ids=lambda own: own[0])
+def test_predicted_is_no_less_than_what_any_form_takes(proxies: list[str]) -> None:
+    """Where stacks may have several networks, each takes torch's operations, a lone one too."""
+    config = EvaluationConfig(batch_size=16, resolution=16, network=CELLS)
+    cell: list[Architecture] = [LARGEST_CELLS[0]]
+    predicted = predicted_bytes(cell[0], proxies, config, stack_size=2)
+    assert predicted >= predicted_bytes(cell[0], proxies, config)
+    for size in (1, 2):
+        assert peak_bytes(lambda size=size: evaluate(cell, proxies, config, stack_size=size)) <= predicted
+    genome = EvaluationConfig(batch_size=16, resolution=16, network=LINKS)
+    alone = predicted_bytes(zennas.START, proxies, genome)
+    assert predicted_bytes(zennas.START, proxies, genome, stack_size=8) == alone, "it never shares a stack"
+
+
 def test_whether_all_are_within_a_limit() -> None:
     config = EvaluationConfig(network=CELLS)
     small = nasbench201.Cell(("none", "none", "none", "skip_connect", "none", "none"))

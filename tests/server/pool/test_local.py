@@ -753,6 +753,7 @@ async def test_a_batch_is_as_large_as_the_largest_stack() -> None:
         await pool.stop()
     assert pool.max_batch == 64
     assert pool.info.tf32
+    assert pool.info.stack_size == 64
 
 
 @pytest.mark.slow

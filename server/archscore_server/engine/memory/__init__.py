@@ -58,8 +58,23 @@ class ArchitectureTooLargeError(ValueError):
         return type(self), (self.needed, self.available)
 
 
+def runs_single(architecture: Architecture, config: EvaluationConfig, stack_size: int, device: str) -> bool:
+    """Whether a network runs by the kernels for CPUs, where stacks have so many networks at most.
+
+    What counts is how many networks may share its stack, not how many do: the form of a network, and with it the
+    rounding of scores, must not depend on what else is asked.
+    """
+    sharing = stack_size if isinstance(architecture, Cell) else min(stack_size, config.repeats)
+    return kernels.serve(sharing, config.precision, device)
+
+
 def predicted_bytes(
-    architecture: Architecture, proxies: Sequence[str], config: EvaluationConfig, *, device: str = "cpu"
+    architecture: Architecture,
+    proxies: Sequence[str],
+    config: EvaluationConfig,
+    *,
+    device: str = "cpu",
+    stack_size: int = 1,
 ) -> int:
     """Bytes of tensors that are alive at once, at most, while one network is evaluated.
 
@@ -68,12 +83,16 @@ def predicted_bytes(
         proxies: names of proxies.
         config: how it is evaluated.
         device: kind of device, "cpu" or "cuda".
+        stack_size: networks in a stack, at most, as far as is known: what counts is the form that takes most of those
+            that the network may have by that.
 
     Raises:
         KeyError: a proxy is not known.
         NetworkError: there is no such network.
     """
-    return _each(architecture, _needs(proxies), config, device, 1)
+    needs = _needs(proxies)
+    forms = {runs_single(architecture, config, size, device) for size in (1, stack_size)}
+    return max(_predicted(cast(Hashable, architecture), needs, config, device, single) for single in forms)
 
 
 def all_within(
@@ -83,15 +102,15 @@ def all_within(
     limit: float,
     *,
     device: str = "cpu",
+    stack_size: int = 1,
 ) -> bool:
     """Whether none of some architectures of one space, each evaluated alone, takes more than so many bytes.
 
-    Where the largest cells do not, no cell does: then each costs nothing to ask about.
+    Arguments as of `predicted_bytes`. Where the largest cells do not, no cell does: then no other is looked at.
     """
-    needs = _needs(proxies)
 
     def within(architecture: Architecture) -> bool:
-        return _each(architecture, needs, config, device, 1) <= limit
+        return predicted_bytes(architecture, proxies, config, device=device, stack_size=stack_size) <= limit
 
     if isinstance(architectures[0], Cell) and all(map(within, LARGEST_CELLS)):
         return True
@@ -105,12 +124,12 @@ def fits(
     available: int,
     *,
     device: str,
-    single: bool = False,
+    single: bool,
 ) -> int:
     """How many networks of an architecture, with others of its space beside them, fit into so many bytes.
 
-    Where the largest cells fit, the answer is about those, which is known at once. It is 1, at most, where networks
-    run by the kernels for CPUs, which take one at a time.
+    `single` is what `runs_single` says: the kernels for CPUs take one at a time. Where the largest cells fit, the
+    answer is about those, which is known at once.
 
     Raises:
         ArchitectureTooLargeError: not even one does.
@@ -131,14 +150,6 @@ def fits(
 
 def _needs(proxies: Sequence[str]) -> frozenset[str]:
     return frozenset(need for name in proxies for need in registry.get(name).needs)
-
-
-def _each(
-    architecture: Architecture, needs: frozenset[str], config: EvaluationConfig, device: str, networks: int
-) -> int:
-    """Bytes for each of so many networks side by side."""
-    single = kernels.serve(networks, config.precision, device)
-    return _predicted(cast(Hashable, architecture), needs, config, device, single)
 
 
 @lru_cache(maxsize=4096)

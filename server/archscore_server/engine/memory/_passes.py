@@ -305,7 +305,6 @@ class Prediction:
 
 
 _STEPS: dict[Pass, Callable[[Prediction, Set[str]], None]] = {
-    Pass.WEIGHTS: Prediction.weights_pass,
     Pass.TRAIN: Prediction.train_pass,
     Pass.EVAL: Prediction.eval_pass,
     Pass.SYNFLOW: Prediction.synflow_pass,
@@ -314,4 +313,5 @@ _STEPS: dict[Pass, Callable[[Prediction, Set[str]], None]] = {
     Pass.JACOBIAN: Prediction.jacobian_pass,
     Pass.NTK: Prediction.ntk_pass,
     Pass.ZEN: Prediction.zen_pass,
+    Pass.WEIGHTS: Prediction.weights_pass,
 }

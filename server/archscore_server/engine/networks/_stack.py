@@ -208,10 +208,12 @@ class Stack(ABC):
             shape: [slot // self.slots for call in calls for slot in call.slots] for shape, calls in self._calls.items()
         }
 
-    def prepare(self) -> None:
-        """Draws what weights are taken from, if nothing has yet: what costs the host time when they are asked for."""
-        for shape, rows in self._rows().items():
-            tables.TABLES.grow(shape, rows, self._init, self.device)
+    def prepare(self, init: Init) -> None:
+        """Has the tables ready that weights are taken from by index; not if they would not all stay."""
+        rows = self._rows()
+        if tables.TABLES.keep(rows):
+            for shape, own in rows.items():
+                tables.TABLES.grow(shape, own, init, self.device)
 
     def before_waiting(self) -> None:
         """To be called before the host waits for what was queued on the device."""

@@ -52,9 +52,7 @@ class Context:
             [N, 3, R, R] where all networks share them, else [N, A*3, R, R]. Nothing may write to them or make them
             require gradients, unless they are `own`: other passes and stacks may have the same tensor.
         """
-        config, dataset = self.config, self._dataset
-        if gaussian:
-            config, dataset = replace(config, dataset=GAUSSIAN, dataset_sha256=None), None
+        config, dataset = self._source(gaussian=gaussian)
         seeds = self.stack.seeds
         by_seed = {seed: self._minibatch(config, seed, index, dataset).images for seed in set(seeds)}
         if len(by_seed) == 1 and not own:
@@ -68,6 +66,19 @@ class Context:
         seeds = self.stack.seeds
         by_seed = {seed: self._minibatch(self.config, seed, index, self._dataset).labels for seed in set(seeds)}
         return torch.stack([by_seed[seed] for seed in seeds])
+
+    def prepare(self, index: int = 0, *, gaussian: bool = False) -> None:
+        """Draws minibatch `index`, if it is kept until somebody asks for it."""
+        config, dataset = self._source(gaussian=gaussian)
+        if minibatches.RECENT.keeps(config):
+            for seed in set(self.stack.seeds):
+                self._minibatch(config, seed, index, dataset)
+
+    def _source(self, *, gaussian: bool) -> tuple[EvaluationConfig, Dataset | None]:
+        """What images are drawn by; `gaussian` as in `images`."""
+        if gaussian:
+            return replace(self.config, dataset=GAUSSIAN, dataset_sha256=None), None
+        return self.config, self._dataset
 
     def _minibatch(
         self, config: EvaluationConfig, seed: int, index: int, dataset: Dataset | None
