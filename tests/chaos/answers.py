@@ -32,14 +32,17 @@ class Fault:
         code: of google.rpc.Code.
         reason: of the ErrorInfo, if there is one.
         fields: those that a BadRequest blames, in order.
+        words: what a human is told, which nothing depends on.
     """
 
     code: int
     reason: str = ""
     fields: tuple[str, ...] = ()
+    words: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return " ".join([code_pb2.Code.Name(self.code), self.reason, *self.fields]).strip()
+        said = [f"({self.words})"] if self.words else []
+        return " ".join([code_pb2.Code.Name(self.code), self.reason, *self.fields, *said]).strip()
 
 
 #: What becomes of one architecture.
@@ -76,12 +79,13 @@ def result(message: scoring_pb2.ArchitectureResult) -> Answer:
 
 
 def fault(status: status_pb2.Status) -> Fault:
-    """A status, without its words."""
+    """A status."""
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         for message in (info, bad_request):
             detail.Unpack(message)
-    return Fault(status.code, info.reason, tuple(violation.field for violation in bad_request.field_violations))
+    fields = tuple(violation.field for violation in bad_request.field_violations)
+    return Fault(status.code, info.reason, fields, status.message)
 
 
 def failure(error: grpc.aio.AioRpcError) -> Reply:

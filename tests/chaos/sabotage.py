@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,10 @@ from support.process import ServerProcess
 
 #: Seconds between two acts.
 _PAUSES: Final = (2.0, 5.0)
+
+#: Seconds between two faults of a kind: by then the first has been found out, and what it hit has an answer. Else one
+#: architecture could be hit three times, and given up as it should be, where an answer is expected.
+_FAULT_PAUSE: Final = 20.0
 
 #: Acts, and how often each is chosen. The last three wait for a request that asks for the proxy of that name.
 _ACTS: Final = {"kill": 5, "stop": 2, "fault_kill_once": 1, "fault_stop_once": 1, "fault_hang_once": 1}
@@ -39,6 +44,7 @@ class Saboteur:
         self._server = server
         self._tokens = tokens
         self._rng = rng
+        self._last: dict[str, float] = {}
 
     async def work(self) -> None:
         """Does harm until it is cancelled."""
@@ -46,6 +52,10 @@ class Saboteur:
             await asyncio.sleep(self._rng.uniform(*_PAUSES))
             [act] = self._rng.choices(list(_ACTS), list(_ACTS.values()))
             if act.startswith("fault_"):
+                now = time.monotonic()
+                if now - self._last.get(act, -_FAULT_PAUSE) < _FAULT_PAUSE:
+                    continue
+                self._last[act] = now
                 (self._tokens / act).touch()
                 self.acts[act] += 1
                 continue
