@@ -271,13 +271,12 @@ class Prediction:
         reached = tape.backward(logits, retain=True)
         self._leaf_gradients(tape, shapes, reached)
         tape.live -= sum(shapes) * self._width
-        # The last backward runs beside the gradients of the images before; then they are stacked, shape by shape.
+        # The last backward runs beside the gradients of the images before; then they are copied, shape by shape.
         tape.spike(tape.peak - tape.live + (n - 1) * sum(shapes) * self._width)
         tape.live += n * sum(shapes) * self._width
-        double = _DOUBLE if self._width < _DOUBLE else 0
         before = 0
         for size in shapes:
-            tape.spike(n * (before * max(double, self._width) + size * (self._width + double)))
+            tape.spike(n * (before + size) * _DOUBLE)
             before = size
         spare = self._config.batch_size * self._images * self._width
         self._end(tape.peak + spare, sum(shapes), self._width)

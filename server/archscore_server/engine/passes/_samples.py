@@ -63,8 +63,10 @@ def ntk_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
             own.append(gradient)
     kernel = torch.zeros(stack.networks, len(images), len(images), dtype=torch.float64, device=stack.device)
     for own, networks in zip(rows, owners, strict=True):
-        per_image = torch.stack([gradient.reshape(len(networks), -1) for gradient in own], dim=1)  # [U, images, ...]
-        per_unit = per_image.double()
+        per_image = torch.empty(len(own), *own[0].shape, dtype=torch.float64, device=stack.device)
+        for place, gradient in zip(per_image, own, strict=True):
+            place.copy_(gradient)
+        per_unit = per_image.view(len(own), len(networks), -1).transpose(0, 1)  # [U, images, ...]
         kernel.index_add_(0, indices(networks, stack.device), per_unit @ per_unit.mT)
     return {"tangent_kernel": stack.read(kernel)}
 
