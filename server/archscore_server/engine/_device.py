@@ -41,15 +41,19 @@ def indices(numbers: Sequence[int], device: torch.device) -> Tensor:
 
 
 class DeviceCache(Generic[V]):
-    """A `ByteCache` for each device."""
+    """A `ByteCache` for each device.
+
+    Attributes:
+        max_bytes: the most that are kept on each.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Starts empty; the bound is that of each device."""
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._caches: dict[torch.device, ByteCache[V]] = {}
 
     def on(self, device: torch.device) -> ByteCache[V]:
         """What is kept on a device."""
         if device.type == "cuda" and device.index is None:  # the current one, whichever that is by then
             device = torch.device("cuda", torch.cuda.current_device())
-        return self._caches.setdefault(device, ByteCache(self._max_bytes))
+        return self._caches.setdefault(device, ByteCache(self.max_bytes))

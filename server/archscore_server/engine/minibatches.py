@@ -36,7 +36,6 @@ class RecentMinibatches:
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         """Starts with none; the bound is that of each device."""
-        self._max_bytes = max_bytes
         self._kept: DeviceCache[DeviceMinibatch] = DeviceCache(max_bytes)
 
     def get(
@@ -56,7 +55,7 @@ class RecentMinibatches:
     def keeps(self, config: EvaluationConfig) -> bool:
         """Whether a minibatch of a config stays, rather than being drawn for whoever asks."""
         image = 3 * config.resolution**2 * _FLOAT32_BYTES
-        return config.batch_size * (image + _LABEL_BYTES) <= self._max_bytes
+        return config.batch_size * (image + _LABEL_BYTES) <= self._kept.max_bytes
 
     def nbytes(self, device: torch.device) -> int:
         """Bytes kept on a device."""

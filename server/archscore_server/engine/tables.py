@@ -50,7 +50,6 @@ class WeightTables:
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
         """Starts with nothing drawn; the bound is that of each device."""
-        self._max_bytes = max_bytes
         self._tables: DeviceCache[_Table] = DeviceCache(max_bytes)
 
     def take(self, shape: Sequence[int], rows: Sequence[Row], init: Init, device: torch.device) -> Tensor:
@@ -89,7 +88,7 @@ class WeightTables:
     def keep(self, rows: Mapping[tuple[int, ...], Sequence[Row]]) -> bool:
         """Whether layers, by shape, stay beside as many others, rather than driving out each other."""
         needed = sum(math.prod(shape) * len(set(own)) for shape, own in rows.items()) * _FLOAT32_BYTES
-        return 2 * needed <= self._max_bytes
+        return 2 * needed <= self._tables.max_bytes
 
     def nbytes(self, device: torch.device) -> int:
         """Bytes kept on a device."""
