@@ -23,11 +23,11 @@ import torch
 from _gpu_run import Row, Run
 from archscore.spaces import zennas
 from archscore.spaces.nasbench201 import Cell, sample
-from archscore_server.engine import Datasets, EvaluationConfig, Precision, evaluate, evaluation
+from archscore_server.engine import Datasets, EvaluationConfig, Precision, _pipeline, evaluate
 from archscore_server.engine import proxies as registry
-from archscore_server.engine._ahead import Ahead
+from archscore_server.engine._launch import usable_bytes
 from archscore_server.engine._numerics import arithmetic, has_tf32
-from archscore_server.engine.evaluation import try_stack, usable_bytes
+from archscore_server.engine._pipeline import run_stacks
 from archscore_server.engine.memory import ArchitectureTooLargeError, fits, runs_single
 from archscore_server.engine.work import predicted_work
 from references import plain_loop, toolkit
@@ -150,23 +150,20 @@ def stacks(run: Run) -> Iterator[Row]:
             run.best[workload, batch_size] = max(rates, key=lambda size: rates[size])
 
 
-def ahead(run: Run) -> Iterator[Row]:
-    """What it gains to build the next stack while this one is computed."""
+def pipeline(run: Run) -> Iterator[Row]:
+    """What it gains to give the device the next stack before this one is read."""
     cells = _sample(run.setting.sample, 3)
     size = min(run.stack_size("tcet"), max(1, len(cells) // 4))  # several stacks, or none has a next one
     ask = partial(evaluate, cells, WORKLOADS["tcet"], run.setting.config(), device=run.device, stack_size=size)
-    seconds: dict[str, float] = {}
-    for how, on in (("one after the other", False), ("ahead", True)):
-        if not run.budget.allows(seconds.get("one after the other", 0.0) * run.setting.rounds):
-            yield skipped("ahead", f"tcet, stacks built {how}", "no time")
+    seconds: dict[int, float] = {}
+    for behind, how in enumerate(("read before the next is launched", "read behind the next")):
+        what = f"tcet, stacks {how}"
+        if not run.budget.allows(seconds.get(0, 0.0) * run.setting.rounds):
+            yield skipped("pipeline", what, "no time")
             continue
-        with mock.patch.object(evaluation, "Ahead", partial(_ahead, on=on)):
-            seconds[how] = run.median(ask)
-        yield Row("ahead", f"tcet, stacks built {how}", len(cells) / seconds[how], "networks/s", f"stacks of {size}")
-
-
-def _ahead(*arguments: Any, on: bool, **options: Any) -> Ahead:
-    return Ahead(*arguments, **{**options, "ahead": on})
+        with mock.patch.dict(_pipeline.BEHIND, {run.device.type: behind}):
+            seconds[behind] = run.median(ask)
+        yield Row("pipeline", what, len(cells) / seconds[behind], "networks/s", f"stacks of {size}")
 
 
 def opponents(run: Run, *, directory: Path) -> Iterator[Row]:
@@ -277,16 +274,14 @@ def _stack_row(run: Run, what: str, proxies: Sequence[str], config: EvaluationCo
         return skipped("stacks", what, f"there is memory for {most}, as predicted")
     # Whole rounds of the cells, so that all sizes are timed on the same mix; large stacks are near it anyway.
     whole = math.lcm(size, len(run.cells))
-    count = whole if whole <= _MOST_CELLS else size
+    count = whole if whole <= _MOST_CELLS else size * (1 + _pipeline.BEHIND[run.device.type])
     cells = [cell for _, cell in zip(range(count), itertools.cycle(run.cells), strict=False)]
     out_of_memory = False
 
     def work() -> None:
         nonlocal out_of_memory
-        for start in range(0, count, size):
-            own = cells[start : start + size]
-            found = None if out_of_memory else try_stack(own, [0] * size, proxies, config, None, run.device)
-            out_of_memory = found is None
+        stacks = ((cells[start : start + size], [0] * size) for start in range(0, count, size))
+        out_of_memory = out_of_memory or not run_stacks(stacks, proxies, config, run.device)
 
     if run.cuda:
         torch.cuda.reset_peak_memory_stats()

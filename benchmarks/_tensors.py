@@ -21,13 +21,14 @@ class TensorBytes(TorchDispatchMode):
 
     Attributes:
         peak: the most bytes that were alive at once.
+        known: bytes of all that was known to be alive; some of it may be gone.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._known_bytes = 0
+        self.known = 0
 
     def __torch_dispatch__(
         self,
@@ -37,18 +38,30 @@ class TensorBytes(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        for value in tree_leaves((result, args)):
+        self.note((result, args))
+        return result
+
+    def note(self, values: Any) -> None:
+        """Takes account of all tensors in a tree of values."""
+        for value in tree_leaves(values):
             if isinstance(value, torch.Tensor):
                 storage = value.untyped_storage()
                 reference = StorageWeakRef(storage)
                 _, before = self._known.get(reference.cdata, (None, 0))
                 self._known[reference.cdata] = (reference, storage.nbytes())
-                self._known_bytes += storage.nbytes() - before
-        if self._known_bytes > self.peak:  # which those alive are not if all that were known are not
-            self._known = {key: entry for key, entry in self._known.items() if not entry[0].expired()}
-            self._known_bytes = sum(nbytes for _, nbytes in self._known.values())
-            self.peak = max(self.peak, self._known_bytes)
-        return result
+                self.known += storage.nbytes() - before
+        if self.known > self.peak:  # which those alive are not if all that were known are not
+            self.peak = max(self.peak, self.alive())
+
+    def alive(self) -> int:
+        """Bytes that are alive now."""
+        self._known = {key: entry for key, entry in self._known.items() if not entry[0].expired()}
+        self.known = sum(nbytes for _, nbytes in self._known.values())
+        return self.known
+
+    def forget_peak(self) -> None:
+        """Begins anew with what is alive."""
+        self.peak = self.alive()
 
 
 def peak_bytes(function: Callable[[], object]) -> int:

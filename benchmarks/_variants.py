@@ -86,7 +86,7 @@ def naswot_eval(cell: Cell, config: EvaluationConfig, data: Datasets | None) -> 
         observed = Observation(stack, relus=True)
         inputs = torch.from_numpy(images.copy()).contiguous(memory_format=torch.channels_last)
         stack.forward(inputs, stack.weights(torch.float32), Mode.EVAL, observed)
-    return float(observed.logdet_relus()[0])
+    return float(observed.logdet_relus()()[0])
 
 
 def larger_kernel(cell: Cell, config: EvaluationConfig, data: Datasets | None) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +41,60 @@ def indices(numbers: Sequence[int], device: torch.device) -> Tensor:
     (`torch.tensor` would wait for all that is queued there.)
     """
     return to_device(np.array(numbers, dtype=np.int64), device)
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """What a GPU is given within is computed beside all that was queued before, and need not wait for it.
+
+    It may read only what the host knows to have been computed.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(_stream(device)):
+        yield
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream a device: torch keeps memory for each."""
+    return torch.cuda.Stream(device)
+
+
+class Timer:
+    """Times what runs on a device while it is entered, and makes nobody wait for that."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Not entered yet."""
+        self._cuda = device.type == "cuda"
+        self._times: list[float] = []
+        self._events: list[torch.cuda.Event] = []
+
+    def __enter__(self) -> Self:
+        """Starts."""
+        self._note()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends."""
+        self._note()
+
+    def _note(self) -> None:
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._events.append(event)
+        else:
+            self._times.append(time.perf_counter())
+
+    def seconds(self) -> float:
+        """Seconds that it took. On a GPU to be called when that is known to have run."""
+        if self._cuda:
+            first, last = self._events
+            return float(first.elapsed_time(last)) / 1e3
+        first_time, last_time = self._times
+        return last_time - first_time
 
 
 class DeviceCache(Generic[V]):

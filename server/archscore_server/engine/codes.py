@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from archscore_server.engine._device import aside, to_device
+from archscore_server.engine.statistics import Array
 
 #: Entries of codes that are converted to float32 at a time: few enough to stay in the cache, and to need no memory.
 _CHUNK = 2048
@@ -13,6 +19,9 @@ _SINGULAR = 16 * 2.2e-16
 
 #: How far above the rule's threshold a lower bound of lambda_min must be for the rounding of the bound not to matter.
 _MARGIN = 1e3
+
+#: Matrices that eigenvalues are taken of at a time: they are few as a rule, and if not must not take much memory.
+_EIGENVALUES = 64
 
 
 def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
@@ -67,11 +76,8 @@ def gram(overlap: Tensor, size: Tensor) -> Tensor:
     return k.sub_(r[:, :, None]).sub_(r[:, None, :]).add_(size.double()[:, None, None])
 
 
-def logdet(k: Tensor) -> Tensor:
-    """Log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
-
-    Where a Cholesky factor proves that a matrix is far from singular its diagonal gives the answer; the others take
-    their eigenvalues.
+def certain_logdet(k: Tensor) -> Tensor:
+    """Log det of Gram matrices that a Cholesky factor proves to be far from singular; infinite for all others.
 
     Args:
         k: [M, B, B], float64, positive semidefinite.
@@ -86,11 +92,30 @@ def logdet(k: Tensor) -> Tensor:
     smallest = 1 / inverse.square_().sum(dim=(-2, -1))
     largest = k.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     certain = (failed == 0) & (smallest > _MARGIN * _SINGULAR * size * largest)
-    result: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-    doubtful = (~certain).nonzero()[:, 0]
-    del factor, inverse  # matrices are the most that small networks have in memory
-    if len(doubtful):
-        values = torch.linalg.eigvalsh(k[doubtful])
-        regular = values[:, 0] > _SINGULAR * size * values[:, -1]
-        result[doubtful] = torch.where(regular, values.log().sum(dim=-1), torch.nan)
-    return result
+    return torch.where(certain, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1), torch.inf)
+
+
+def settled(logdets: Array, matrices: Callable[[Tensor], Tensor], device: torch.device) -> Array:
+    """Log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
+
+    Args:
+        logdets: what `certain_logdet` says, [M]; it is changed.
+        matrices: gives the matrices of some numbers, which lie on the device.
+        device: where they are.
+
+    Returns:
+        [M]: those that were infinite by their eigenvalues.
+    """
+    doubtful = np.flatnonzero(np.isinf(logdets))
+    for some in np.split(doubtful, range(_EIGENVALUES, len(doubtful), _EIGENVALUES)):
+        if len(some):
+            with aside(device):
+                logdets[some] = _logdet(matrices(to_device(some, device))).cpu().numpy()
+    return logdets
+
+
+def _logdet(k: Tensor) -> Tensor:
+    """Log det by eigenvalues, NaN where they say singular; arguments and result as of `certain_logdet`."""
+    values = torch.linalg.eigvalsh(k)
+    regular = values[:, 0] > _SINGULAR * k.shape[-1] * values[:, -1]
+    return torch.where(regular, values.log().sum(dim=-1), torch.nan)

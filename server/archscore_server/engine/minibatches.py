@@ -15,8 +15,6 @@ from archscore_server.engine.datasets import Dataset
 #: Bytes of minibatches that are kept on a device: some dozens of the default size.
 CACHE_BYTES = 64 * 2**20
 
-_FLOAT32_BYTES, _LABEL_BYTES = 4, 8
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceMinibatch:
@@ -51,11 +49,6 @@ class RecentMinibatches:
                 found = DeviceMinibatch(images, to_device(drawn.labels, device))
             kept.put(key, found, found.images.nbytes + found.labels.nbytes)
         return found
-
-    def keeps(self, config: EvaluationConfig) -> bool:
-        """Whether a minibatch of a config stays, rather than being drawn for whoever asks."""
-        image = 3 * config.resolution**2 * _FLOAT32_BYTES
-        return config.batch_size * (image + _LABEL_BYTES) <= self._kept.max_bytes
 
     def nbytes(self, device: torch.device) -> int:
         """Bytes kept on a device."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from archscore_server.engine._device import indices, to_device
-from archscore_server.engine.codes import codes, gram, logdet, overlaps
-from archscore_server.engine.networks import LayerCall, Observer, Stack
+from archscore_server.engine.codes import certain_logdet, codes, gram, overlaps, settled
+from archscore_server.engine.networks import LayerCall, Observer, Stack, in_slots
+from archscore_server.engine.readings import Later
 from archscore_server.engine.statistics import Array
 
 
@@ -95,37 +96,42 @@ class Observation(Observer):
         # every sample has the code 0...0, so K_ij = n
         self._silent[network] += size
 
-    def logdet_layers(self) -> Array:
+    def logdet_layers(self) -> Later[Array]:
         """Logdet K_l, [A, L]; 0 where K_l is singular or the layer never ran."""
-        result = np.zeros(self._stack.networks * self._stack.slots)
-        if self._layer_overlaps:
-            k = _grams(self._layer_overlaps, self._layer_sizes)
-            self._stack.before_waiting()
-            result[self._layer_slots] = self._stack.read(logdet(k).nan_to_num(nan=0.0))
-        return result.reshape(self._stack.networks, self._stack.slots)
+        shape, slots, device = self._stack.present.shape, tuple(self._layer_slots), self._stack.device
+        if not self._layer_overlaps:
+            return lambda: np.zeros(shape)
+        overlap, size = _joined(self._layer_overlaps), indices(self._layer_sizes, device)
 
-    def regions(self) -> Array:
+        def finish(values: Array) -> Array:
+            found = settled(values, lambda own: gram(overlap[own], size[own]), device)
+            return in_slots(shape, slots, np.nan_to_num(found, nan=0.0))
+
+        return self._stack.readings.read(certain_logdet(gram(overlap, size)), finish)
+
+    def regions(self) -> Later[Array]:
         """The number of distinct codes of all ReLUs of a network together, [A]."""
         k = self._relu_sum()
         # K_ij is the number of agreeing entries, and K_ii all of them
         agree = k == k.diagonal(dim1=-2, dim2=-1)[:, None, :]
         first = ~agree.tril(-1).any(dim=-1)
-        return self._stack.read(first.sum(dim=-1).double())
+        return self._stack.read(first.sum(dim=-1))
 
-    def logdet_relus(self) -> Array:
+    def logdet_relus(self) -> Later[Array]:
         """Log det of the sum of K over all ReLUs of a network, [A]; NaN where it is singular."""
-        k = self._relu_sum()
-        self._stack.before_waiting()
-        return self._stack.read(logdet(k))
+        k, device = self._relu_sum(), self._stack.device
+        return self._stack.readings.read(certain_logdet(k), lambda values: settled(values, k.__getitem__, device))
 
     def _relu_sum(self) -> Tensor:
         """The sum of K over all ReLUs of a network, [A, N, N]."""
-        k = _grams(self._relu_overlaps, self._relu_sizes)
+        overlap = _joined(self._relu_overlaps)
+        k = gram(overlap, indices(self._relu_sizes, overlap.device))
         multiplicities = indices(self._relu_multiplicities, k.device).to(k.dtype)
         total = to_device(self._silent, k.device)[:, None, None].repeat(1, *k.shape[1:])
         return total.index_add_(0, indices(self._relu_networks, k.device), k * multiplicities[:, None, None])
 
 
-def _grams(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    overlap = torch.cat(list(parts))
-    return gram(overlap, indices(sizes, overlap.device))
+def _joined(parts: list[Tensor]) -> Tensor:
+    """All parts as one tensor, which takes their place."""
+    parts[:] = [torch.cat(parts)]
+    return parts[0]

@@ -64,31 +64,19 @@ class WeightTables:
         Returns:
             [len(rows), *shape], float32, the caller's own.
         """
-        table = self.grow(shape, rows, init, device)
-        if table is None:
-            return _drawn(shape, rows, init, device)
-        places = np.fromiter((table.places[row] for row in rows), np.int64, len(rows))
-        return table.weights.index_select(0, to_device(places, device))
-
-    def grow(self, shape: Sequence[int], rows: Sequence[Row], init: Init, device: torch.device) -> _Table | None:
-        """Has a table with the weights of some layers; arguments as of `take`. None if they are too many to be kept."""
         kept = self._tables.on(device)
         asked = dict.fromkeys(rows)
         row_bytes = math.prod(shape) * _FLOAT32_BYTES
         if len(asked) * row_bytes > kept.max_bytes:
-            return None
+            return _drawn(shape, rows, init, device)
         # The networks of a stack have one seed or those of a config's repeats: either comes again as it is.
         key = (init, tuple(shape), frozenset(seed for seed, _ in asked))
         table = kept.get(key)
         if table is None or not asked.keys() <= table.places.keys():
             table = _grown(table, shape, asked, init, device, most=kept.max_bytes // row_bytes)
             kept.put(key, table, len(table.places) * row_bytes)
-        return table
-
-    def keep(self, rows: Mapping[tuple[int, ...], Sequence[Row]]) -> bool:
-        """Whether layers, by shape, stay beside as many others, rather than driving out each other."""
-        needed = sum(math.prod(shape) * len(set(own)) for shape, own in rows.items()) * _FLOAT32_BYTES
-        return 2 * needed <= self._tables.max_bytes
+        places = np.fromiter((table.places[row] for row in rows), np.int64, len(rows))
+        return table.weights.index_select(0, to_device(places, device))
 
     def nbytes(self, device: torch.device) -> int:
         """Bytes kept on a device."""

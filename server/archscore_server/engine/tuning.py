@@ -14,10 +14,11 @@ import torch
 from archscore.spaces import SPACES, Architecture
 from archscore_server.engine import kernels
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._launch import usable_bytes
 from archscore_server.engine._numerics import check
+from archscore_server.engine._pipeline import BEHIND, run_stacks
 from archscore_server.engine.config import ConfigError, EvaluationConfig
 from archscore_server.engine.datasets import GAUSSIAN
-from archscore_server.engine.evaluation import try_stack, usable_bytes
 from archscore_server.engine.memory import ArchitectureTooLargeError, fits
 from archscore_server.engine.networks import mixes
 from archscore_server.engine.stack_sizes import Tuned
@@ -186,9 +187,9 @@ class _Bench:
         if size not in self._warm and not self._run(size, size):
             return None
         self._warm.add(size)
-        networks = max(size, _NETWORKS)
+        networks = max(size * (1 + BEHIND[self._device.type]), _NETWORKS)
         started = time.perf_counter()
-        # An evaluation ends with its scores on the host: nothing is left in the queue of a GPU.
+        # It ends with scores on the host: nothing is left in the queue of a GPU.
         if not self._run(networks, size):
             return None
         return networks / (time.perf_counter() - started)
@@ -197,18 +198,10 @@ class _Bench:
         places = range(networks)
         architectures = [self._networks[place % len(self._networks)] for place in places]
         seeds = [0 if self._mixes else place for place in places]
-        return all(
-            try_stack(
-                architectures[start : start + size],
-                seeds[start : start + size],
-                self._proxies,
-                self._config,
-                None,
-                self._device,
-            )
-            is not None
-            for start in range(0, networks, size)
+        stacks = (
+            (architectures[start : start + size], seeds[start : start + size]) for start in range(0, networks, size)
         )
+        return run_stacks(stacks, self._proxies, self._config, self._device)
 
 
 def _networks(space: str) -> list[Architecture]:

@@ -35,6 +35,8 @@ from archscore_server.pool.probe import probe_gpus
 #: Architectures in a batch. On a CPU a stack is one network, so a batch only saves messages, and a long one keeps
 #: urgent work waiting, unless the networks are small; a GPU works on many at once.
 _MAX_BATCH: Final = {"cpu": 4, "cuda": 128}
+#: Stacks in a batch, at least. A GPU computes one while the last is read and answered; between batches it waits.
+_STACKS: Final = {"cpu": 1, "cuda": 4}
 _MAX_SHORT_BATCH: Final = 32
 
 #: Seconds before the next try after a worker that could not start: at first, and at most.
@@ -111,7 +113,7 @@ class LocalPool:
 
     @property
     def max_batch(self) -> int:
-        """Architectures in a batch beyond which nothing is gained on these devices: as large as any stack of theirs."""
+        """Architectures in a batch beyond which nothing is gained on these devices: it depends on their stacks."""
         return self._max_batch
 
     @property
@@ -174,7 +176,8 @@ class LocalPool:
         workers = await _spawn_all(seats, self._timeouts)
         self._seats = seats
         self._info = _describe(seats, workers)
-        self._max_batch = max(_MAX_BATCH[self._info.device_kind], self._info.stack_size)
+        kind = self._info.device_kind
+        self._max_batch = max(_MAX_BATCH[kind], _STACKS[kind] * self._info.stack_size)
         for worker in workers:
             self._arrived(worker)
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from archscore_server.engine.codes import codes, gram, logdet, overlaps
+from archscore_server.engine.codes import certain_logdet, codes, gram, overlaps, settled
 
 
 def naive_gram(features: torch.Tensor) -> np.ndarray:
@@ -45,6 +45,12 @@ def rule(k: np.ndarray) -> float:
     return float("nan") if singular else float(np.log(values).sum())
 
 
+def logdet(ks: np.ndarray) -> np.ndarray:
+    """First those that are certain, then the others."""
+    matrices = torch.from_numpy(ks)
+    return settled(certain_logdet(matrices).numpy(), matrices.__getitem__, matrices.device)
+
+
 def test_logdet_follows_the_rank_rule() -> None:
     rng = np.random.default_rng(0)
     ks = [random_gram(rng, 16, size, share) for size in (8, 14, 15, 16, 17, 40, 4000) for share in (0, 0.5, 0.9, 1)]
@@ -52,7 +58,7 @@ def test_logdet_follows_the_rank_rule() -> None:
     expected = np.array([rule(k) for k in ks])
     assert np.isnan(expected).any()
     assert np.isfinite(expected).any()
-    np.testing.assert_allclose(logdet(torch.from_numpy(np.stack(ks))).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(logdet(np.stack(ks)), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("smallest", [1e-16, 1e-14, 3e-13, 1e-12, 1e-10, 1e-6])
@@ -62,16 +68,26 @@ def test_logdet_near_the_threshold_decides_as_the_eigenvalues_do(smallest: float
     values = np.concatenate([[smallest], rng.uniform(0.1, 1, 62), [1.0]])
     k = (basis * values) @ basis.T
     k = (k + k.T) / 2
-    np.testing.assert_allclose(logdet(torch.from_numpy(k[None])).numpy(), [rule(k)], rtol=1e-4)
+    np.testing.assert_allclose(logdet(k[None]), [rule(k)], rtol=1e-4)
 
 
 def test_a_matrix_does_not_change_its_neighbours() -> None:
     rng = np.random.default_rng(2)
     regular, singular = random_gram(rng, 8, 100, 0), np.full((8, 8), 3.0)
-    alone = logdet(torch.from_numpy(regular[None]))
-    beside = logdet(torch.from_numpy(np.stack([singular, regular, singular])))
+    alone = logdet(regular[None])
+    beside = logdet(np.stack([singular, regular, singular]))
     assert beside[1] == alone[0]
-    assert beside[[0, 2]].isnan().all()
+    assert np.isnan(beside[[0, 2]]).all()
+
+
+def test_however_many_take_their_eigenvalues() -> None:
+    rng = np.random.default_rng(3)
+    nearly = np.diag([*[1.0] * 7, 1e-12])
+    for count in (1, 63, 64, 65, 200):
+        ks = np.stack([nearly * scale for scale in rng.uniform(1, 2, count)])
+        found = certain_logdet(torch.from_numpy(ks))
+        assert found.isinf().all()
+        np.testing.assert_allclose(logdet(ks), [rule(k) for k in ks], rtol=1e-9)
 
 
 def test_rectified_features_have_the_codes_of_what_they_were() -> None:

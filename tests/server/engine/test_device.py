@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from archscore_server.engine import _device
-from archscore_server.engine._device import DeviceCache, to_device
+from archscore_server.engine._device import DeviceCache, Timer, aside, to_device
 
 
 def test_a_cpu_shares_the_array() -> None:
@@ -13,6 +13,12 @@ def test_a_cpu_shares_the_array() -> None:
     tensor = to_device(array, torch.device("cpu"))
     array[1, 2] = 7
     assert torch.equal(tensor, torch.tensor([[0.0, 1, 2], [3, 4, 7]], dtype=torch.float64))
+
+
+def test_a_cpu_is_timed_by_the_clock_and_has_nothing_beside() -> None:
+    with Timer(torch.device("cpu")) as timer, aside(torch.device("cpu")):
+        assert torch.ones(2).sum() == 2
+    assert timer.seconds() > 0
 
 
 def test_each_device_has_a_bound_of_its_own() -> None:

@@ -26,13 +26,13 @@ from archscore_server.engine import (
     EvaluationConfig,
     Outcome,
     Precision,
+    _launch,
     evaluate,
     evaluate_stacks,
     kernels,
     predicted_bytes,
 )
 from archscore_server.engine import proxies as registry
-from archscore_server.engine._ahead import Ahead, Networks
 from archscore_server.engine.minibatches import RECENT
 from archscore_server.engine.networks import Stack
 from archscore_server.engine.statistics import MINIBATCHES, Pass
@@ -247,19 +247,19 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], list[int]]:
 
     Answers with the sizes of the stacks that were tried, in order.
     """
-    build = Ahead.build
+    build = _launch.build
 
     def install(fault: Fault) -> list[int]:
         tried: list[int] = []
 
-        def faulty(ahead: Ahead, architectures: Sequence[Architecture], seeds: Sequence[int], then: Networks) -> Stack:
+        def faulty(architectures: Sequence[Architecture], *arguments: Any, **options: Any) -> Stack:
             tried.append(len(architectures))
             error = fault(architectures)
             if error:
                 raise error
-            return build(ahead, architectures, seeds, then)
+            return build(architectures, *arguments, **options)
 
-        monkeypatch.setattr(Ahead, "build", faulty)
+        monkeypatch.setattr(_launch, "build", faulty)
         return tried
 
     return install
@@ -396,19 +396,19 @@ def test_what_a_failed_attempt_held_is_free_before_the_next(monkeypatch: pytest.
     class Tensor:
         """Stands for what a stack allocates."""
 
-    build = Ahead.build
+    build = _launch.build
     held: list[weakref.ref[Tensor]] = []
 
-    def faulty(ahead: Ahead, architectures: Sequence[Architecture], seeds: Sequence[int], then: Networks) -> Stack:
+    def faulty(architectures: Sequence[Architecture], *arguments: Any, **options: Any) -> Stack:
         assert all(reference() is None for reference in held)
         tensor = Tensor()
         if len(architectures) > 1:
             tensor.graph = [tensor]  # type: ignore[attr-defined]
             held.append(weakref.ref(tensor))
             raise MemoryError
-        return build(ahead, architectures, seeds, then)
+        return build(architectures, *arguments, **options)
 
-    monkeypatch.setattr(Ahead, "build", faulty)
+    monkeypatch.setattr(_launch, "build", faulty)
     gc.disable()
     try:
         next(evaluate_stacks(CONNECTED[:4], ["snip"], config(Precision.FLOAT32), stack_size=4))
@@ -448,3 +448,19 @@ def test_the_engine_needs_torch_and_numpy_alone() -> None:
 def test_configs_results_and_the_registry_do_not_load_torch() -> None:
     script = "import sys; from archscore_server.engine import proxies, static, data; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("proxies", [["tcet"], registry.names()], ids=["tcet", "all"])
+def test_a_gpu_is_given_a_stack_without_being_waited_for(proxies: list[str]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    device, own = torch.device("cuda"), config(Precision.FLOAT32)
+    evaluate(CONNECTED[:4], proxies, own, device=device)  # loads libraries
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        launched = _launch.launch(CONNECTED[4:8], [0] * 4, proxies, own, None, device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert launched is not None
+    assert set(launched.scores()) == {name for name in proxies if not registry.get(name).static}

@@ -16,7 +16,7 @@ from archscore_server.engine import (
     ArchitectureTooLargeError,
     EvaluationConfig,
     Precision,
-    _ahead,
+    _launch,
     evaluate,
     kernels,
     passes,
@@ -131,7 +131,7 @@ def test_no_cell_takes_more_than_the_largest(device: str, precision: Precision) 
 
 
 def test_what_does_not_fit_alone_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ahead, "build", lambda *_, **__: pytest.fail("a network was built"))
+    monkeypatch.setattr(_launch, "build", lambda *_, **__: pytest.fail("a network was built"))
     config = EvaluationConfig(network=zennas.NetworkConfig())
     needed = predicted_bytes(zennas.START, ["tcet"], config)
     with pytest.raises(ArchitectureTooLargeError) as caught:
@@ -150,7 +150,7 @@ def test_stacks_are_as_large_as_fits(monkeypatch: pytest.MonkeyPatch, networks: 
         seen.append(len(architectures))
         return build(architectures, *arguments, **options)
 
-    monkeypatch.setattr(_ahead, "build", counted)
+    monkeypatch.setattr(_launch, "build", counted)
     config = EvaluationConfig(batch_size=4, resolution=8, repeats=5, network=zennas.NetworkConfig())
     available = networks * predicted_bytes(zennas.START, ["snip"], config)
     evaluate([zennas.START], ["snip"], config, stack_size=4, available_bytes=available)

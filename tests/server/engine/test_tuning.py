@@ -101,11 +101,11 @@ def test_on_this_machine():
 def test_genomes_stack_with_themselves(monkeypatch):
     stacks: list[tuple[int, list[int]]] = []
 
-    def try_stack(architectures, seeds, *rest):
-        stacks.append((len(set(architectures)), list(seeds)))
-        return {}
+    def run_stacks(asked, *rest):
+        stacks.extend((len(set(architectures)), list(seeds)) for architectures, seeds in asked)
+        return True
 
-    monkeypatch.setattr(tuning, "try_stack", try_stack)
+    monkeypatch.setattr(tuning, "run_stacks", run_stacks)
     tune("zennas", ["zen"], EvaluationConfig(network=zennas.NetworkConfig()), "cpu", sizes=(4,), rounds=1)
     assert stacks == [(1, [0, 1, 2, 3]), (1, [0, 1, 2, 3]), (1, [4, 5, 6, 7])]
 
@@ -114,13 +114,14 @@ def test_all_sizes_are_timed_on_the_same_mix_of_cells_and_clocked_from_start_to_
     now = [0.0]
     cells: dict[int, set[nasbench201.Cell]] = {}
 
-    def try_stack(architectures, seeds, *rest):
-        assert set(seeds) == {0}
-        cells.setdefault(len(architectures), set()).update(architectures)
-        now[0] += 0.5  # a stack takes that, whatever its size
-        return {}
+    def run_stacks(stacks, *rest):
+        for architectures, seeds in stacks:
+            assert set(seeds) == {0}
+            cells.setdefault(len(architectures), set()).update(architectures)
+            now[0] += 0.5  # a stack takes that, whatever its size
+        return True
 
-    monkeypatch.setattr(tuning, "try_stack", try_stack)
+    monkeypatch.setattr(tuning, "run_stacks", run_stacks)
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: now[0])
     found = tune("nasbench201", ["tcet"], TINY, "cpu", sizes=(1, 8, 16), rounds=2)
     assert found.per_second == {1: [2.0] * 2, 8: [16.0] * 2, 16: [32.0] * 2}
@@ -130,16 +131,16 @@ def test_all_sizes_are_timed_on_the_same_mix_of_cells_and_clocked_from_start_to_
 
 
 def out_of_memory(above: int) -> Callable[..., Stack]:
-    def build(architectures, *rest):
+    def build(architectures, *rest, **options):
         if len(architectures) > above:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return networks.build(architectures, *rest)
+        return networks.build(architectures, *rest, **options)
 
     return build
 
 
 def test_a_stack_that_runs_out_of_memory_is_larger_than_the_largest(monkeypatch):
-    monkeypatch.setattr("archscore_server.engine.evaluation.build", out_of_memory(2))
+    monkeypatch.setattr("archscore_server.engine._launch.build", out_of_memory(2))
     found = tune("nasbench201", ["tcet"], TINY, "cpu", rounds=1)
     assert max(found.per_second) == 2
     assert found.ended == "4 networks ran out of memory"
@@ -147,7 +148,7 @@ def test_a_stack_that_runs_out_of_memory_is_larger_than_the_largest(monkeypatch)
 
 def test_no_larger_stacks_than_there_is_memory_for(monkeypatch):
     monkeypatch.setattr(tuning, "fits", lambda *_, **__: 5)
-    monkeypatch.setattr(tuning, "try_stack", lambda *_: {})
+    monkeypatch.setattr(tuning, "run_stacks", lambda *_: True)
     found = tune("nasbench201", ["tcet"], TINY, "cpu", rounds=1)
     assert max(found.per_second) <= 4
     monkeypatch.setattr(tuning, "climb", lambda measure, sizes, rounds, *, limit, on_measured: (sizes, limit))

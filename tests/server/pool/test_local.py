@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -746,12 +746,19 @@ async def test_workers_take_the_stack_size_that_was_measured_unless_they_are_tol
     assert pool.max_batch == 4
 
 
-async def test_a_batch_is_as_large_as_the_largest_stack() -> None:
-    pool = LocalPool(device="cpu", workers=2, threads=1, load=StackingEngine)
+@pytest.mark.parametrize(("device", "largest"), [("cpu", 64), ("cuda", 4 * 64)])
+async def test_a_batch_is_as_large_as_the_largest_stack_and_on_a_gpu_some_stacks(
+    monkeypatch: pytest.MonkeyPatch, device: Literal["cpu", "cuda"], largest: int
+) -> None:
+    async def probe_gpus() -> list[str]:
+        return ["a GPU"]
+
+    monkeypatch.setattr(local, "probe_gpus", probe_gpus)
+    pool = LocalPool(device=device, workers=2, threads=1, load=StackingEngine)
     async with asyncio.timeout(PATIENCE):
         await pool.start()
         await pool.stop()
-    assert pool.max_batch == 64
+    assert pool.max_batch == largest
     assert pool.info.tf32
     assert pool.info.stack_size == 64
 

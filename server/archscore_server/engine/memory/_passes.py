@@ -81,6 +81,12 @@ class _Codes(Watch):
         tape.live += overlap
         tape.spike(0)
 
+    @property
+    def kept(self) -> int:
+        """Bytes that wait on a GPU until the stack is read: overlaps of layers, and K of all ReLUs together."""
+        matrix = self._images**2
+        return 4 * self._layer_matrices * matrix + (_DOUBLE * matrix if self._relu_matrices else 0)
+
     def logdet(self, tape: Tape) -> None:
         """The log-determinants of all matrices, beside the overlaps that they are made of."""
         matrices = max(self._layer_matrices, self._relu_matrices)
@@ -110,6 +116,7 @@ class Prediction:
         self._single = single
         self._width = _WIDTHS[config.precision]
         self._drawn = 0
+        self._kept = 0
         self._gradients: set[int] = set()
 
     @property
@@ -122,7 +129,14 @@ class Prediction:
             wanted = {need for need in needs if STATISTICS[need] is name}
             if wanted:
                 step(self, wanted)
+        # While a stack runs on a GPU, that before it is read.
+        self.peak += self._kept
         return self.peak
+
+    def _keep(self, nbytes: int) -> None:
+        """What a pass leaves on a GPU until the stack is read, when everything has been queued; a CPU reads at once."""
+        if self._device != "cpu":
+            self._kept += nbytes
 
     def _tape(
         self,
@@ -171,7 +185,7 @@ class Prediction:
         """Notes the peak of a pass: with the weights as drawn, its leaves, and gradients that are kept."""
         kept = len(self._gradients) * weights * self._width
         self._drawn = max(self._drawn, 4 * weights)
-        self.peak = max(self.peak, peak + self._drawn + width * weights + kept + extra)
+        self.peak = max(self.peak, peak + self._drawn + width * weights + kept + extra + self._kept)
 
     def weights_pass(self, _needs: Set[str]) -> None:
         _, run, _, _ = self._tape(images=1, records=False)
@@ -199,6 +213,7 @@ class Prediction:
                 tape.spike(sum(shapes) * self._width + (max(shapes) * _DOUBLE if self._width < _DOUBLE else 0))
         codes.logdet(tape)
         self._end(tape.peak, sum(shapes), self._width)
+        self._keep(codes.kept)
         if backward:
             self._gradients.add(0)
 
@@ -210,6 +225,7 @@ class Prediction:
         tape.live -= sum(shapes) * self._width  # the leaves, of which `_end` takes account, are gone by then
         codes.logdet(tape)
         self._end(tape.peak, sum(shapes), self._width)
+        self._keep(codes.kept)
 
     def synflow_pass(self, _needs: Set[str]) -> None:
         tape, run, _, logits = self._tape(images=1, width=_DOUBLE, trains=False)
@@ -263,6 +279,7 @@ class Prediction:
         tape.backward(logits, wanted=lambda value: value not in weights)
         tape.spike(4 * images * _DOUBLE + 3 * n * n * _DOUBLE)
         self._end(tape.peak, sum(self._shapes(run)), width)
+        self._keep(n * n * _DOUBLE)
 
     def ntk_pass(self, _needs: Set[str]) -> None:
         n = min(self._config.batch_size, _KERNEL_IMAGES)
@@ -280,6 +297,7 @@ class Prediction:
             before = size
         spare = self._config.batch_size * self._images * self._width
         self._end(tape.peak + spare, sum(shapes), self._width)
+        self._keep(n * n * _DOUBLE)
 
     def zen_pass(self, _needs: Set[str]) -> None:
         n = self._config.batch_size

@@ -12,11 +12,20 @@ from archscore.spaces.nasbench201 import Cell
 from archscore.spaces.zennas import Genome
 from archscore_server.engine import kernels
 from archscore_server.engine.config import EvaluationConfig
-from archscore_server.engine.networks._stack import LayerCall, Mode, NormState, Observer, Shape, Stack, Weights
+from archscore_server.engine.networks._stack import (
+    LayerCall,
+    Mode,
+    NormState,
+    Observer,
+    Shape,
+    Stack,
+    Weights,
+    in_slots,
+)
 from archscore_server.engine.networks.nasbench201 import NasBench201Stack
 from archscore_server.engine.networks.zennas import ZenNasStack
 
-__all__ = ["LayerCall", "Mode", "NormState", "Observer", "Shape", "Stack", "Weights", "build", "mixes"]
+__all__ = ["LayerCall", "Mode", "NormState", "Observer", "Shape", "Stack", "Weights", "build", "in_slots", "mixes"]
 
 _STACKS: dict[type, Callable[[Sequence[Any], Sequence[int], EvaluationConfig, torch.device, bool], Stack]] = {
     Cell: NasBench201Stack,

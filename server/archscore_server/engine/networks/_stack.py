@@ -6,10 +6,12 @@ what is computed per layer (saliencies, norms) is a few calls per shape, whateve
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from archscore.spaces import Layer
 from archscore_server.engine import tables
 from archscore_server.engine.config import Init
+from archscore_server.engine.readings import Later, Readings
 from archscore_server.engine.statistics import Array
 
 Shape = tuple[int, ...]
@@ -147,10 +150,8 @@ class Stack(ABC):
         layers: for each network its layers in canonical order.
         seeds: for each network the seed of its weights and minibatches.
         device: where it runs.
-        meanwhile: what the host does before it first waits for the device, if anything.
+        readings: what the host will read of it.
     """
-
-    meanwhile: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -167,6 +168,7 @@ class Stack(ABC):
         self.present = present
         self.networks, self.slots = present.shape
         self.device = device
+        self.readings = Readings(device)
         self._calls: dict[Shape, list[LayerCall]] = {}
         self._drawn: dict[Init, dict[Shape, Tensor]] = {}
 
@@ -208,30 +210,15 @@ class Stack(ABC):
             shape: [slot // self.slots for call in calls for slot in call.slots] for shape, calls in self._calls.items()
         }
 
-    def prepare(self, init: Init) -> None:
-        """Has the tables ready that weights are taken from by index; not if they would not all stay."""
-        rows = self._rows()
-        if tables.TABLES.keep(rows):
-            for shape, own in rows.items():
-                tables.TABLES.grow(shape, own, init, self.device)
+    def read(self, values: Tensor) -> Later[Array]:
+        """Numbers on the host, float64 of the same shape."""
+        return self.readings.read(values, lambda read: read)
 
-    def before_waiting(self) -> None:
-        """To be called before the host waits for what was queued on the device."""
-        if self.meanwhile is not None:
-            todo, self.meanwhile = self.meanwhile, None
-            todo()
-
-    def read(self, values: Tensor) -> Array:
-        """Numbers on the host."""
-        self.before_waiting()
-        return np.asarray(values.cpu().numpy())
-
-    def spread(self, per_shape: dict[Shape, Tensor]) -> Array:
+    def spread(self, per_shape: dict[Shape, Tensor]) -> Later[Array]:
         """Numbers per layer, [U] for each shape as its weights are ordered, as [A, L] on the host; 0 in empty slots."""
-        result = np.zeros(self.networks * self.slots)
         slots = [slot for shape in per_shape for call in self._calls[shape] for slot in call.slots]
-        result[slots] = self.read(torch.cat([values.double() for values in per_shape.values()]))
-        return result.reshape(self.networks, self.slots)
+        values = torch.cat([values.double() for values in per_shape.values()])
+        return self.readings.read(values, partial(in_slots, self.present.shape, slots))
 
     def _call(self, shape: Shape, slots: Sequence[tuple[int, int]]) -> LayerCall:
         """Registers a call of the layers in (network, slot), all of one weight shape."""
@@ -273,3 +260,10 @@ class Weights:
         """The weights of a call, [U, *shape]."""
         weights: Tensor = self._dealt[call.shape][call.position]
         return weights
+
+
+def in_slots(shape: Shape, slots: Sequence[int], values: Array) -> Array:
+    """Numbers of layers, each in a slot (network * L + slot), as an array of shape [A, L]; 0 in the other slots."""
+    result = np.zeros(math.prod(shape))
+    result[list(slots)] = values
+    return result.reshape(shape)

@@ -6,10 +6,10 @@ those (`archscore_server.engine.statistics` lists them).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Set
 
-from archscore_server.engine.config import EvaluationConfig, Init
+from archscore_server.engine._device import Timer
+from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.datasets import Dataset
 from archscore_server.engine.networks import Stack
 from archscore_server.engine.passes._context import Context
@@ -17,9 +17,10 @@ from archscore_server.engine.passes._forward import eval_pass, zen_pass
 from archscore_server.engine.passes._gradients import hessian_pass, train_pass, weights_pass, zico_pass
 from archscore_server.engine.passes._samples import jacobian_pass, ntk_pass
 from archscore_server.engine.passes._synflow import synflow_pass
-from archscore_server.engine.statistics import MINIBATCHES, STATISTICS, Pass, Statistic
+from archscore_server.engine.readings import Later
+from archscore_server.engine.statistics import STATISTICS, Pass, Statistic
 
-_PASSES: dict[Pass, Callable[[Context, Set[str]], dict[str, Statistic]]] = {
+_PASSES: dict[Pass, Callable[[Context, Set[str]], dict[str, Later[Statistic]]]] = {
     Pass.TRAIN: train_pass,
     Pass.EVAL: eval_pass,
     Pass.SYNFLOW: synflow_pass,
@@ -35,24 +36,46 @@ _PASSES: dict[Pass, Callable[[Context, Set[str]], dict[str, Statistic]]] = {
 OnPass = Callable[[Pass, float], None]
 
 
-#: Passes that read no images of the config's dataset.
-_WITHOUT_IMAGES = {Pass.WEIGHTS, Pass.SYNFLOW, Pass.ZEN}
+class Running:
+    """Passes over a stack that a GPU has been given, and may not have computed yet; on a CPU they have run.
 
-#: Minibatches of Gaussian images that Zen reads.
-_ZEN_MINIBATCHES = 2
+    What it holds on the device meanwhile is little: what is to be read, and matrices that may need a second look.
+    """
 
+    def __init__(
+        self, stack: Stack, needs: Collection[str], config: EvaluationConfig, dataset: Dataset | None = None
+    ) -> None:
+        """Runs, or queues, the passes that yield the statistics needed, each once.
 
-def prepare(stack: Stack, needs: Collection[str], config: EvaluationConfig, dataset: Dataset | None = None) -> None:
-    """Draws the weights and minibatches that `run` will take, if they are kept until then; arguments as there."""
-    context = Context(stack, config, dataset)
-    passes = {STATISTICS[need] for need in needs}
-    for init in {Init.NORMAL if own is Pass.ZEN else config.init for own in passes}:
-        stack.prepare(init)
-    for index in range(max((MINIBATCHES.get(own, 1) for own in passes - _WITHOUT_IMAGES), default=0)):
-        context.prepare(index)
-    if Pass.ZEN in passes:
-        for index in range(_ZEN_MINIBATCHES):
-            context.prepare(index, gaussian=True)
+        Args:
+            stack: the networks.
+            needs: names of statistics.
+            config: batch size and precision.
+            dataset: where minibatches are from; None for "gaussian".
+        """
+        context = Context(stack, config, dataset)
+        self._readings = stack.readings
+        self._statistics: dict[str, Later[Statistic]] = {}
+        self._timers: dict[Pass, Timer] = {}
+        for name, run_pass in _PASSES.items():
+            wanted = {need for need in needs if STATISTICS[need] is name}
+            if wanted:
+                with Timer(stack.device) as self._timers[name]:
+                    self._statistics |= run_pass(context, wanted)
+        self._readings.send()
+
+    def finish(self, on_pass: OnPass | None = None) -> dict[str, Statistic]:
+        """Waits for the passes, and gives the statistics. To be called once.
+
+        Args:
+            on_pass: called with each pass and the seconds that it took: on a GPU those from its first to its last
+                operation there, during which the device may have waited for the host.
+        """
+        self._readings.wait()
+        if on_pass:
+            for name, timer in self._timers.items():
+                on_pass(name, timer.seconds())
+        return {name: statistic() for name, statistic in self._statistics.items()}
 
 
 def run(
@@ -62,27 +85,5 @@ def run(
     dataset: Dataset | None = None,
     on_pass: OnPass | None = None,
 ) -> dict[str, Statistic]:
-    """Runs the passes that yield the statistics needed, each once.
-
-    Args:
-        stack: the networks.
-        needs: names of statistics.
-        config: batch size and precision.
-        dataset: where minibatches are from; None for "gaussian".
-        on_pass: called with each pass that has run and its seconds. A pass ends with its results on the host, so they
-            are those of a GPU too; what was queued of building the stack counts for the first pass, and building the
-            next one for the pass that had to wait.
-
-    Returns:
-        The statistics needed.
-    """
-    context = Context(stack, config, dataset)
-    results: dict[str, Statistic] = {}
-    for name, run_pass in _PASSES.items():
-        wanted = {need for need in needs if STATISTICS[need] is name}
-        if wanted:
-            started = time.perf_counter()
-            results |= run_pass(context, wanted)
-            if on_pass:
-                on_pass(name, time.perf_counter() - started)
-    return results
+    """Runs passes over a stack and waits for them; arguments as of `Running` and `Running.finish`."""
+    return Running(stack, needs, config, dataset).finish(on_pass)

@@ -67,13 +67,6 @@ class Context:
         by_seed = {seed: self._minibatch(self.config, seed, index, self._dataset).labels for seed in set(seeds)}
         return torch.stack([by_seed[seed] for seed in seeds])
 
-    def prepare(self, index: int = 0, *, gaussian: bool = False) -> None:
-        """Draws minibatch `index`, if it is kept until somebody asks for it."""
-        config, dataset = self._source(gaussian=gaussian)
-        if minibatches.RECENT.keeps(config):
-            for seed in set(self.stack.seeds):
-                self._minibatch(config, seed, index, dataset)
-
     def _source(self, *, gaussian: bool) -> tuple[EvaluationConfig, Dataset | None]:
         """What images are drawn by; `gaussian` as in `images`."""
         if gaussian:

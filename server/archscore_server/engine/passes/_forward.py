@@ -13,6 +13,7 @@ from archscore_server.engine.config import Init
 from archscore_server.engine.networks import Mode, NormState, Observer, Stack
 from archscore_server.engine.observation import Observation
 from archscore_server.engine.passes._context import Context
+from archscore_server.engine.readings import Later
 from archscore_server.engine.statistics import Statistic
 
 #: How far the second input of Zen is from the first.
@@ -23,7 +24,7 @@ _SILENT_VARIANCE = 0.81
 
 
 @torch.no_grad()
-def eval_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def eval_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Eval-mode forward on minibatch 0."""
     observed = Observation(context.stack, layers=True)
     context.stack.forward(context.images(), context.stack.weights(context.dtype), Mode.EVAL, observed)
@@ -31,7 +32,7 @@ def eval_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
 
 
 @torch.no_grad()
-def zen_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def zen_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Two train-mode forwards of a network with normal weights, on Gaussian images and their neighbours."""
     stack = context.stack
     weights = stack.weights(context.dtype, init=Init.NORMAL)

@@ -10,24 +10,25 @@ from archscore_server.engine.networks import Mode, Observer
 from archscore_server.engine.observation import Observation
 from archscore_server.engine.passes._context import Context, loss
 from archscore_server.engine.passes._reductions import fisher, norms, saliency, sums
+from archscore_server.engine.readings import Later
 from archscore_server.engine.statistics import Statistic
 
 _OF_GRADIENTS = {"snip", "grad", "signed_snip", "grad_norm", "fisher"}
 
 
-def weights_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def weights_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Reads the weights, runs nothing."""
     weights = context.stack.weights(context.dtype)
     return {"weight_norm": norms(context.stack, {shape: w.detach() for shape, w in weights.leaves.items()})}
 
 
-def train_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
+def train_pass(context: Context, needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Train-mode forward, and backward where gradients are needed, on minibatch 0."""
     stack = context.stack
     images, weights = context.images(), stack.weights(context.dtype)
     relus = {"logdet_relu", "relu_regions"} & needs
     observed = Observation(stack, layers="logdet_train" in needs, relus=bool(relus), outputs="fisher" in needs)
-    results: dict[str, Statistic] = {}
+    results: dict[str, Later[Statistic]] = {}
     backward = needs & _OF_GRADIENTS
     with torch.set_grad_enabled(bool(backward)):
         logits = stack.forward(images, weights, Mode.TRAIN, observed)
@@ -57,7 +58,7 @@ def train_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
     return results
 
 
-def hessian_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def hessian_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Hessian times gradient on minibatch 0: the gradient of (g . stopgrad(g))."""
     stack = context.stack
     weights = stack.weights(context.dtype)
@@ -75,7 +76,7 @@ def hessian_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
     }
 
 
-def zico_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def zico_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Gradients on minibatches 0 and 1: mean over deviation, where they differ.
 
     In float64 where there are repeats. The sum hangs on the few weights whose gradients nearly agree: their rounding

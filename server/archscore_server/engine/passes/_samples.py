@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from archscore_server.engine._device import indices
 from archscore_server.engine.networks import Mode, NormState, Observer, Stack
 from archscore_server.engine.passes._context import Context
+from archscore_server.engine.readings import Later
 from archscore_server.engine.statistics import Labels, Statistic
 
 #: Images that the neural tangent kernel is taken over, at most.
 _KERNEL_IMAGES = 16
 
 
-def jacobian_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
+def jacobian_pass(context: Context, needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Train-mode forward on minibatch 0, and the gradient of the sum of all logits with respect to each image.
 
     In float64 where EPE-NAS asks: it takes logarithms of correlations close to 0, and those of float32 gradients are
     noise (one network missed its reference by 1.4%).
     """
     stack = context.stack
-    results: dict[str, Statistic] = {}
+    results: dict[str, Later[Statistic]] = {}
     dtype = context.dtype
     if "labels" in needs:
-        results["labels"] = Labels(context.labels().cpu().numpy(), context.config.num_classes)
+        classes = context.config.num_classes
+        results["labels"] = stack.readings.read(context.labels(), lambda read: Labels(read.astype(np.int64), classes))
         dtype = torch.float64
     if "jacobian_correlation" in needs:
         images = context.images(own=True, dtype=dtype).requires_grad_()
@@ -43,7 +46,7 @@ def jacobian_pass(context: Context, needs: Set[str]) -> dict[str, Statistic]:
     return results
 
 
-def ntk_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def ntk_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Gram matrix of the gradients of each image's logits, on the first images of minibatch 0 as a train-mode batch.
 
     BatchNorm couples the images, so each image takes a backward pass over all of them. The gradients are with respect

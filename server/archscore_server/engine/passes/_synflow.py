@@ -9,10 +9,11 @@ import torch
 from archscore_server.engine.networks import Mode, Observer
 from archscore_server.engine.passes._context import Context
 from archscore_server.engine.passes._reductions import saliency
+from archscore_server.engine.readings import Later
 from archscore_server.engine.statistics import Statistic
 
 
-def synflow_pass(context: Context, _needs: Set[str]) -> dict[str, Statistic]:
+def synflow_pass(context: Context, _needs: Set[str]) -> dict[str, Later[Statistic]]:
     """Forward and backward in float64, with absolute weights and without BatchNorm; the objective sums the logits."""
     stack, side = context.stack, context.config.resolution
     weights = stack.weights(torch.float64, absolute=True)
