@@ -52,30 +52,30 @@ class OnDevice(torch.Tensor):
     """A tensor that says it lies on the device.
 
     Attributes:
-        inner: what it holds, on the CPU.
+        held: what it holds, on the CPU.
     """
 
-    inner: torch.Tensor
+    held: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> OnDevice:
-        made: OnDevice = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, held: torch.Tensor) -> OnDevice:
+        made: OnDevice = torch.Tensor._make_wrapper_subclass(
             cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
             device=CUDA,
-            layout=inner.layout,
+            layout=held.layout,
         )
         return made
 
-    def __init__(self, inner: torch.Tensor) -> None:
+    def __init__(self, held: torch.Tensor) -> None:
         super().__init__()
-        self.inner = inner
+        self.held = held
 
-    def __repr__(self, **_: Any) -> str:
-        return f"OnDevice({self.inner!r})"
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"OnDevice({self.held!r})"
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -184,7 +184,7 @@ class Device(TorchDispatchMode):
 
     def _copied(self, target: torch.Tensor, source: torch.Tensor, *, non_blocking: bool) -> torch.Tensor:
         if isinstance(target, OnDevice):
-            target.inner.copy_(_unwrapped(source))
+            target.held.copy_(_unwrapped(source))
         elif not non_blocking or not self._is_pinned(target):
             self.wait("transfer")
             target.copy_(_unwrapped(source))
@@ -270,7 +270,7 @@ class Event:
 
 
 def _unwrapped(value: Any) -> Any:
-    return value.inner if isinstance(value, OnDevice) else value
+    return value.held if isinstance(value, OnDevice) else value
 
 
 def _indexes_by_mask(operation: Any, args: Sequence[Any]) -> bool:

@@ -1,5 +1,7 @@
 """The simulated device itself: it must see what it is there for."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_products_of_integers_are_not_there(device: Device) -> None:
         lambda own: torch.empty(2, 2).copy_(own, non_blocking=True),  # its memory is not pinned
     ],
 )
-def test_whoever_looks_waits(device: Device, look) -> None:
+def test_whoever_looks_waits(device: Device, look: Callable[[torch.Tensor], object]) -> None:
     own = torch.eye(2, device=CUDA)
     assert device.waits == []
     look(own)

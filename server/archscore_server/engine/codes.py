@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archscore_server.engine._device import aside, to_device
@@ -13,6 +14,9 @@ from archscore_server.engine.statistics import Array
 
 #: Entries of codes that are converted to float32 at a time: few enough to stay in the cache, and to need no memory.
 _CHUNK = 2048
+
+#: Up to here all integers are float16.
+_EXACT_SUM = 2048
 
 #: K counts as singular where lambda_min <= _SINGULAR * B * lambda_max.
 _SINGULAR = 16 * 2.2e-16
@@ -48,17 +52,37 @@ def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
 
 def overlaps(codes: Tensor) -> Tensor:
     """c_i . c_j for all pairs of samples, exact; int8 [U, N, n] -> [U, N, N]."""
-    # 0/1 values and sums below 2^24 are exact in float32, and in TF32 too. (torch's product of int8 is a plain loop on
-    # CPUs without instructions for it, and reads past the end of codes of a single entry.)
-    if codes.device.type == "cpu":
-        units, samples, _ = codes.shape
-        products = torch.zeros(units, samples, samples)
-        for part in codes.split(_CHUNK, dim=-1):
-            floats = part.float()
-            products.baddbmm_(floats, floats.mT)
-        return products
-    floats = codes.float()
-    return floats @ floats.mT
+    return _in_float32(codes) if codes.device.type == "cpu" else in_float16(codes)
+
+
+def _in_float32(codes: Tensor) -> Tensor:
+    """`overlaps` where 0/1 values and their sums, below 2^24, are exact in float32.
+
+    (torch's product of int8 is a plain loop on CPUs without instructions for it, and reads past the end of codes of a
+    single entry.)
+    """
+    units, samples, _ = codes.shape
+    products = torch.zeros(units, samples, samples)
+    for part in codes.split(_CHUNK, dim=-1):
+        floats = part.float()
+        products.baddbmm_(floats, floats.mT)
+    return products
+
+
+def in_float16(codes: Tensor) -> Tensor:
+    """`overlaps` by tensor cores: exact in parts of so many entries that float16 holds all sums of a part.
+
+    Half of what float32 moves, and the tensor cores of any GPU that has some. The parts are summed up in float32.
+    """
+    units, samples, size = codes.shape
+    parts = -(-size // _EXACT_SUM)
+    length = -(-size // parts)
+    if parts * length > size:
+        codes = F.pad(codes, (0, parts * length - size))
+    split = codes.view(units, samples, parts, length).transpose(1, 2)
+    halves = split.to(torch.float16, memory_format=torch.contiguous_format).flatten(0, 1)
+    products = halves @ halves.mT
+    return products.view(units, parts, samples, samples).sum(dim=1, dtype=torch.float32)
 
 
 def gram(overlap: Tensor, size: Tensor) -> Tensor:

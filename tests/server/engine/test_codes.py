@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from archscore_server.engine.codes import certain_logdet, codes, gram, overlaps, settled
+from archscore_server.engine.codes import certain_logdet, codes, gram, in_float16, overlaps, settled
 
 
 def naive_gram(features: torch.Tensor) -> np.ndarray:
@@ -94,3 +94,14 @@ def test_rectified_features_have_the_codes_of_what_they_were() -> None:
     torch.manual_seed(0)
     features = torch.randn(5, 6, 4, 4).contiguous(memory_format=torch.channels_last)
     assert torch.equal(codes(torch.relu(features), 2, rectified=True), codes(features, 2))
+
+
+@pytest.mark.parametrize("size", [1, 7, 2047, 2048, 2049, 4096, 6000, 16384, 70000])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_products_in_float16_are_exact(size: int, share: float) -> None:
+    own = (torch.rand(2, 5, size, generator=torch.Generator().manual_seed(size)) < share).to(torch.int8)
+    expected = own.double() @ own.double().mT
+    found = in_float16(own)
+    assert found.dtype is torch.float32
+    assert torch.equal(found.double(), expected)
+    assert torch.equal(overlaps(own).double(), expected)

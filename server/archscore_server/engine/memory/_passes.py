@@ -24,6 +24,9 @@ _LOGDET_MATRICES = 3
 #: Entries of each code that a CPU has as float32: two parts, one after the other.
 _CODE_PARTS = 2 * 2048
 
+#: Entries of each code whose products a GPU sums up in float16.
+_EXACT_SUM = 2048
+
 #: The part of a Hessian-vector product that is not followed: sums of gradients at the nodes of a cell, which the second
 #: derivative makes once more.
 _SECOND_RESERVE = 20
@@ -37,8 +40,7 @@ class _Codes(Watch):
     def __init__(self, images: int, device: str, *, layers: bool = False, relus: bool = False) -> None:
         self._layer_matrices = self._relu_matrices = 0
         self._images = images
-        # Codes are taken as float32, too: all on a GPU, and part by part on a CPU.
-        self._most_floats = _CODE_PARTS if device == "cpu" else None
+        self._on_cpu = device == "cpu"
         self._layers = layers
         self._relus = relus
 
@@ -74,10 +76,15 @@ class _Codes(Watch):
     def _compare(self, tape: Tape, output: Value, units: int) -> None:
         # Codes of more than one unit are copied in the order of the units.
         overlap = 4 * units * self._images**2
-        entries = output.size
-        if self._most_floats:
-            entries = min(entries, units * self._images * self._most_floats)
-        tape.spike(output.size * (1 + (units > 1)) + 4 * entries + 2 * overlap)
+        codes = output.size * (1 + (units > 1))
+        if self._on_cpu:  # as float32, part by part
+            tape.spike(codes + 4 * min(output.size, units * self._images * _CODE_PARTS) + 2 * overlap)
+        else:  # as float16, and their products by parts
+            size = output.size // (units * self._images)
+            products = -(-size // _EXACT_SUM) * overlap // 2
+            padded = output.size * (size > _EXACT_SUM and size % _EXACT_SUM > 0)
+            tape.spike(codes + padded + 2 * output.size + products)
+            tape.spike(products + overlap)
         tape.live += overlap
         tape.spike(0)
 
