@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from archscore_server._failures import Failures
 from archscore_server._ledger import Ledger
@@ -96,8 +97,10 @@ class Dispatcher:
         except Exception:
             _logger.exception("the scheduler failed to run a batch again")
             for work in works:
-                self._ledger.settle(work, ArchitectureFailedError(_GAVE_UP["batch_failed"]))
-        self._ledger.changed()
+                with _surviving():
+                    self._ledger.settle(work, ArchitectureFailedError(_GAVE_UP["batch_failed"]))
+        with _surviving():
+            self._ledger.changed()
 
     async def _next_batch(self) -> tuple[list[Work], BatchReason]:
         while True:
@@ -215,3 +218,12 @@ class Dispatcher:
         for half in (works[:middle], works[middle:]):
             if half:
                 self._queue.retry(half)
+
+
+@contextmanager
+def _surviving() -> Iterator[None]:
+    """Logs a fault, and goes on."""
+    try:
+        yield
+    except Exception:
+        _logger.exception("the scheduler failed to recover")

@@ -42,9 +42,10 @@ class Ledger:
         if work.place is Place.ENDED:  # A result that was on its way when the scheduler stopped.
             return
         waiters, work.waiters = work.waiters, {}
-        self._queue.remove(work)
+        # Answers come first: whatever is wrong with the queue, nobody is left waiting.
         for waiter in waiters:
             waiter.settle(outcome)
+        self._queue.remove(work)
 
     def release(self, waiter: Waiter) -> None:
         """A waiter leaves: work for it alone is dropped unless it runs."""

@@ -133,31 +133,19 @@ class Queue:
             self._turns.leave(client)
 
     def take(self, now: float) -> tuple[list[Work], BatchReason] | None:
-        """The batch to start next, counted as running from here on; None if nothing is ready."""
-        while self._held and (group := next(iter(self._held))).held_since + self._batch_delay <= now:
-            self._make_ready(group)
-        priorities = self._ready.priorities
-        # What a lost worker left behind is dangerous, and slow: it does not go twice in a row while others wait.
-        if self._retries and not (self._retried and priorities) and (works := self._take_retry()):
-            self._retried = True
-            return works, "retry"
-        self._retried = False
-        if not priorities:
-            return None
-        priority = self._ageing.next(priorities)
-        client, work = self._ready.first(priority)
-        self._turns.next(client)
-        group = work.group
-        capacity = self.capacity(group)
-        reason: BatchReason = "full" if group.waiting >= capacity else "waited"
-        # Each slot's fair share of all that is left of the group: one that starts now leaves as much to the others.
-        share = -(-(group.waiting + group.running) // self.slots)
-        works = [self._take(work, client)]
-        while group.waiting and len(works) < min(share, capacity):
-            waiting = group.line.priorities
-            client, work = group.line.first(priority if priority in waiting else waiting[0])
-            works.append(self._take(work, client))
-        return works, reason
+        """The batch to start next, counted as running from here on; None if nothing is ready.
+
+        Should this fail half-way, nothing is lost: what it has taken is to be run again.
+        """
+        works: list[Work] = []
+        try:
+            reason = self._fill(works, now)
+        except Exception:
+            if works:
+                self.retry(works)
+                self.settle_up(works, 0.0)
+            raise
+        return (works, reason) if reason else None
 
     def capacity(self, group: Group) -> int:
         """How many evaluations of a group may be in a batch."""
@@ -216,20 +204,47 @@ class Queue:
         """Everything in flight."""
         return [work for group in self._groups.values() for work in group.works.values()]
 
-    def _take(self, work: Work, client: str) -> Work:
-        self._leave_line(work)
-        self._start(work, client)
-        return work
+    def _fill(self, works: list[Work], now: float) -> BatchReason | None:
+        """Takes the batch to start next, one by one, and says why it starts; None if nothing is ready."""
+        while self._held and (group := next(iter(self._held))).held_since + self._batch_delay <= now:
+            self._make_ready(group)
+        priorities = self._ready.priorities
+        # What a lost worker left behind is dangerous, and slow: it does not go twice in a row while others wait.
+        if self._retries and not (self._retried and priorities):
+            self._take_retry(works)
+        self._retried = bool(works)
+        if works:
+            return "retry"
+        if not priorities:
+            return None
+        priority = self._ageing.next(priorities)
+        client, work = self._ready.first(priority)
+        self._turns.next(client)
+        group = work.group
+        capacity = self.capacity(group)
+        reason: BatchReason = "full" if group.waiting >= capacity else "waited"
+        # Each slot's fair share of all that is left of the group: one that starts now leaves as much to the others.
+        share = -(-(group.waiting + group.running) // self.slots)
+        self._take(works, work, client)
+        while group.waiting and len(works) < min(share, capacity):
+            waiting = group.line.priorities
+            client, work = group.line.first(priority if priority in waiting else waiting[0])
+            self._take(works, work, client)
+        return reason
 
-    def _take_retry(self) -> list[Work]:
-        while self._retries:
-            works = list(self._retries.popleft())
-            for work in works:
+    def _take(self, works: list[Work], work: Work, client: str) -> None:
+        self._leave_line(work)
+        self._start(works, work, client)
+
+    def _take_retry(self, works: list[Work]) -> None:
+        while self._retries and not works:
+            batch = self._retries[0]
+            for work in list(batch):
+                payer = next(iter(work.claims))
+                del batch[work]
                 work.retry = None
-                self._start(work, next(iter(work.claims)))
-            if works:
-                return works
-        return []
+                self._start(works, work, payer)
+            self._retries.popleft()
 
     def _lines(self, group: Group) -> tuple[Line, ...]:
         """Those that the work of a group stands in while it waits for its first batch."""
@@ -253,7 +268,8 @@ class Queue:
             group.ready = False
             self._held.pop(group, None)
 
-    def _start(self, work: Work, payer: str) -> None:
+    def _start(self, works: list[Work], work: Work, payer: str) -> None:
+        works.append(work)
         work.place = Place.RUNNING
         work.group.running += 1
         self.depths[work.priority] -= 1

@@ -21,7 +21,7 @@ from archscore_server.scheduler import (
     Waiter,
 )
 from puppets import Clock, PuppetPool, Run, cell, evaluation_of, settle
-from support.scheduling import CONFIG, TCET, Log, Start, items
+from support.scheduling import CONFIG, TCET, Log, Start, items, outcomes
 
 OTHER = EvaluationConfig(seed=1)
 
@@ -31,13 +31,6 @@ async def busy(scheduler: Scheduler, pool: PuppetPool) -> Run:
     scheduler.submit(items(15_000 + len(pool.runs)))
     await settle()
     return pool.last
-
-
-def outcomes(waiters: list[Waiter]) -> list[object]:
-    return [
-        type(waiter.outcome) if waiter.done and isinstance(waiter.outcome, Exception) else waiter.done
-        for waiter in waiters
-    ]
 
 
 # Results
@@ -131,25 +124,6 @@ async def test_what_has_been_answered_is_evaluated_anew(start: Start) -> None:
         await settle()
         await pool.last.finish()
     assert [run.indices for run in pool.runs] == [[1], [1]]
-
-
-async def test_a_queued_item_goes_with_its_last_waiter(start: Start, log: Log) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    running = await busy(scheduler, pool)
-    [first] = scheduler.submit(items(1))
-    [second, other] = scheduler.submit(items(1, 2))
-    first.leave()
-    first.leave()
-    assert scheduler.queued == 2
-    second.leave()
-    assert scheduler.queued == 1
-    assert log.counts("cancelled") == [(1,)]
-    await running.finish()
-    assert pool.last.indices == [2]
-    await pool.last.finish()
-    assert other.done
-    other.leave()
 
 
 async def test_the_result_of_a_running_item_that_nobody_waits_for_is_dropped(start: Start) -> None:
@@ -252,18 +226,6 @@ async def test_a_full_queue_makes_full_batches(start: Start, log: Log) -> None:
     assert log.counts("batch_ended") == [(size, 0.0, BatchReport(1.0)) for size in (4, 4, 1)]
 
 
-async def test_a_free_slot_waits_for_more_but_not_longer_than_the_delay(start: Start, clock: Clock) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool, batch_delay=1.0)
-    scheduler.submit(items(1))
-    await clock.advance(0.9)
-    scheduler.submit(items(2))
-    await settle()
-    assert not pool.runs
-    await clock.advance(0.1)
-    assert pool.last.indices == [1, 2]
-
-
 async def test_a_batch_that_fills_goes_at_once(start: Start, clock: Clock) -> None:
     pool = PuppetPool(max_batch=2)
     scheduler = await start(pool, batch_delay=1.0)
@@ -284,19 +246,6 @@ async def test_a_group_that_is_held_does_not_hold_a_full_one(start: Start, clock
     await pool.last.finish()
     await clock.advance(1.0)
     assert pool.last.indices == [1]
-
-
-async def test_the_hold_begins_anew_when_everyone_has_left(start: Start, clock: Clock) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool, batch_delay=1.0)
-    [waiter] = scheduler.submit(items(1))
-    await clock.advance(0.9)
-    waiter.leave()
-    scheduler.submit(items(2))
-    await clock.advance(0.9)
-    assert not pool.runs
-    await clock.advance(0.1)
-    assert pool.last.indices == [2]
 
 
 async def test_the_batch_size_can_be_set(start: Start) -> None:
@@ -352,39 +301,23 @@ async def test_a_full_queue_takes_all_of_a_submission_or_nothing(start: Start, l
     assert log.depths[-1] == 3
 
 
-async def test_what_waits_is_counted_at_its_most_urgent_priority(start: Start) -> None:
+async def test_what_waits_is_counted_at_its_most_urgent_priority(start: Start, log: Log) -> None:
     pool = PuppetPool()
     scheduler = await start(pool)
     await busy(scheduler, pool)
     bulk = scheduler.submit(items(1, 2, 3), priority=Priority.BULK)
     scheduler.submit(items(3, 4), priority=Priority.INTERACTIVE)
-    depths = scheduler._queue.depths
-    assert depths == {Priority.BULK: 2, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
+    assert log.queued == {Priority.BULK: 2, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
     scheduler.submit(items(4), priority=Priority.BULK)
     bulk[0].leave()
-    assert depths == {Priority.BULK: 1, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
+    assert log.queued == {Priority.BULK: 1, Priority.DEFAULT: 0, Priority.INTERACTIVE: 2}
     await pool.last.finish()
-    assert not any(depths.values())
+    assert not any(log.queued.values())
     await pool.last.lose()
     # The halves of what was lost: one runs, the other one waits, and is asked for again more urgently.
-    assert sum(depths.values()) == scheduler.queued == 1
+    assert sum(log.queued.values()) == scheduler.queued == 1
     scheduler.submit(items(2), priority=Priority.INTERACTIVE)
-    assert depths == {Priority.BULK: 0, Priority.DEFAULT: 0, Priority.INTERACTIVE: 1}
-
-
-async def test_the_wait_for_the_first_batch_is_told(start: Start, clock: Clock, log: Log) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    await busy(scheduler, pool)
-    log.events.clear()
-    scheduler.submit(items(1), priority=Priority.BULK)
-    await clock.advance(2)
-    scheduler.submit(items(2))
-    await clock.advance(1)
-    await pool.last.finish()
-    assert sorted(log.counts("waited")) == [(Priority.BULK, 3.0), (Priority.DEFAULT, 1.0)]
-    await pool.last.lose()
-    assert len(log.counts("waited")) == 2
+    assert log.queued == {Priority.BULK: 0, Priority.DEFAULT: 0, Priority.INTERACTIVE: 1}
 
 
 async def test_retry_after_follows_the_service_rate(start: Start, clock: Clock) -> None:
@@ -432,46 +365,6 @@ async def test_an_item_whose_deadline_passes_in_the_queue_is_not_evaluated(
     assert patient.done
 
 
-async def test_an_item_lives_until_the_latest_deadline_of_its_waiters(start: Start, clock: Clock) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    running = await busy(scheduler, pool)
-    [short] = scheduler.submit(items(1), deadline=clock.now + 5)
-    [long] = scheduler.submit(items(1), deadline=clock.now + 10)
-    await clock.advance(5)
-    assert outcomes([short, long]) == [DeadlineExceededError, False]
-    await running.finish()
-    await pool.last.finish()
-    assert long.outcome == evaluation_of(cell(1))
-
-
-async def test_a_waiter_of_a_running_item_hears_of_its_deadline_at_once(start: Start, clock: Clock, log: Log) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    [waiter] = scheduler.submit(items(1), deadline=clock.now + 5)
-    await settle()
-    await clock.advance(5)
-    assert outcomes([waiter]) == [DeadlineExceededError]
-    assert log.counts("expired") == []
-    await pool.last.finish()
-    assert scheduler.in_flight == 0
-
-
-async def test_a_deadline_that_the_timer_missed_counts_when_a_batch_starts(
-    start: Start, clock: Clock, log: Log
-) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(1, 2), deadline=clock.now)
-    [patient] = scheduler.submit(items(2, config=OTHER))
-    await settle()
-    assert outcomes(waiters) == [DeadlineExceededError] * 2
-    assert [run.batch.config for run in pool.runs] == [OTHER]
-    assert log.counts("expired") == [(2,)]
-    await pool.last.finish()
-    assert patient.done
-
-
 async def test_no_timer_outlives_its_waiters(start: Start, clock: Clock) -> None:
     pool = PuppetPool()
     scheduler = await start(pool)
@@ -483,145 +376,6 @@ async def test_no_timer_outlives_its_waiters(start: Start, clock: Clock) -> None
         await pool.last.finish()
     timers = [waiter.deadline._timer for waiter in (*waiters, leaves) if waiter.deadline]
     assert all(timer.cancelled() for timer in timers)
-
-
-# Lost workers and failed batches
-
-
-async def test_what_a_lost_worker_had_not_reported_is_run_again_in_halves(start: Start, log: Log) -> None:
-    pool = PuppetPool(max_batch=5)
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(0, 1, 2, 3, 4))
-    fresh = scheduler.submit(items(5))
-    await settle()
-    await pool.last.report(1)
-    await pool.last.lose()
-    for expected in ([0, 2], [5], [3, 4]):
-        assert pool.last.indices == expected
-        await pool.last.finish()
-    assert [waiter.outcome for waiter in waiters + fresh] == [evaluation_of(cell(index)) for index in range(6)]
-    assert log.counts("retried") == [(4, "worker_lost")]
-    assert log.counts("batch_started") == [(5, "full"), (2, "retry"), (1, "waited"), (2, "retry")]
-    assert log.counts("batch_ended")[0] == (5, 0.0, None)
-
-
-@pytest.mark.parametrize("slots", [1, 3])
-async def test_only_the_architecture_that_kills_its_workers_fails(start: Start, slots: int) -> None:
-    pool = PuppetPool(slots=slots, max_batch=8)
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(*range(16)))
-    await settle()
-    lone_deaths = 0
-    while pool.running:
-        run = pool.running[0]
-        if 11 in run.indices:
-            lone_deaths += run.indices == [11]
-            await run.lose()
-        else:
-            await run.finish()
-    assert lone_deaths == 3
-    assert outcomes(waiters) == [True] * 11 + [ArchitectureFailedError] + [True] * 4
-    with pytest.raises(ArchitectureFailedError, match="3 worker processes died"):
-        await waiters[11].result()
-
-
-async def test_deaths_in_company_do_not_count(start: Start) -> None:
-    pool = PuppetPool(max_batch=8)
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(*range(8)))
-    await settle()
-    while len(pool.last.indices) > 1:
-        await pool.last.lose()
-    for _ in range(2):
-        await pool.last.lose()
-    while pool.running:
-        await pool.last.finish()
-    assert outcomes(waiters) == [True] * 8
-
-
-async def test_only_the_architecture_that_raises_fails_and_without_the_engines_words(start: Start, log: Log) -> None:
-    pool = PuppetPool(max_batch=4)
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(0, 1, 2, 3))
-    await settle()
-    runs = []
-    while pool.running:
-        runs.append(pool.last.indices)
-        await (pool.last.fail() if 2 in pool.last.indices else pool.last.finish())
-    assert runs == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
-    assert outcomes(waiters) == [True, True, ArchitectureFailedError, True]
-    assert "secret" not in str(waiters[2].outcome)
-    assert log.counts("retried") == [(4, "batch_failed"), (2, "batch_failed")]
-
-
-async def test_every_waiter_of_a_failed_architecture_hears_of_it(start: Start) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(1, 1))
-    await settle()
-    await pool.last.fail()
-    assert outcomes(waiters) == [ArchitectureFailedError] * 2
-    [again] = scheduler.submit(items(1))
-    await settle()
-    await pool.last.finish()
-    assert again.outcome == evaluation_of(cell(1))
-
-
-async def test_what_a_batch_ends_without_is_treated_as_failed(start: Start) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(1, 2))
-    await settle()
-    await pool.last.report(0)
-    await pool.last.end()
-    assert pool.last.indices == [2]
-    await pool.last.end()
-    assert outcomes(waiters) == [True, ArchitectureFailedError]
-
-
-async def test_a_pool_that_raises_anything_else_is_treated_as_failed(start: Start) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(1))
-    await settle()
-    pool.last.ending.set_exception(OSError("no more files"))
-    await settle()
-    assert outcomes(waiters) == [ArchitectureFailedError]
-
-
-async def test_what_nobody_waits_for_is_not_run_again(start: Start, log: Log) -> None:
-    pool = PuppetPool()
-    scheduler = await start(pool)
-    first, second = scheduler.submit(items(1, 2))
-    await settle()
-    first.leave()
-    await pool.last.lose()
-    assert pool.last.indices == [2]
-    second.leave()
-    await pool.last.lose()
-    assert not pool.running
-    assert scheduler.in_flight == 0
-    assert log.counts("cancelled") == [(1,), (1,)]
-
-
-async def test_work_that_waits_to_run_again_can_be_left_joined_and_expire(start: Start, clock: Clock) -> None:
-    pool = PuppetPool(max_batch=6)
-    scheduler = await start(pool)
-    waiters = scheduler.submit(items(*range(6)))
-    hurried = scheduler.submit(items(5), deadline=clock.now + 5)
-    await settle()
-    await pool.last.lose()
-    assert scheduler.queued == 3
-    waiters[3].leave()
-    waiters[5].leave()
-    [joined] = scheduler.submit(items(4), priority=Priority.INTERACTIVE)
-    await clock.advance(5)
-    assert outcomes(hurried) == [DeadlineExceededError]
-    assert scheduler.queued == 1
-    await pool.last.finish()
-    assert pool.last.indices == [4]
-    await pool.last.finish()
-    assert joined.done
 
 
 # The end
