@@ -31,6 +31,7 @@ class Setting:
         sample: cells whose scores in TF32 are compared with those in float32.
         served: cells sent to the service, for each worker.
         workers: worker processes on each device.
+        units: networks whose layer is timed in other forms.
         matrix: side of the matrices of the matrix product.
         copied: bytes of the tensor that is copied.
     """
@@ -47,6 +48,7 @@ class Setting:
     sample: int = 128
     served: int = 1024
     workers: tuple[int, ...] = (1, 2, 4)
+    units: int = 64
     matrix: int = 8192
     copied: int = 2**30
 
@@ -73,6 +75,7 @@ QUICK = Setting(
     sample=4,
     served=8,
     workers=(1,),
+    units=2,
     matrix=256,
     copied=2**20,
 )

@@ -3,8 +3,9 @@
     PYTHONPATH=client:server python benchmarks/gpu.py --json docs/benchmarks/gpu.json
 
 Ceilings of the device, the reference scores, networks a second by batch and stack size, the plain loop and the toolkit
-of T-CET's authors beside it, Zen with its repeats stacked and looped, TF32, and the service. The engine's part needs
-only torch and NumPy: what else is missing is skipped, and the table says so, as it does of what there is no time for.
+of T-CET's authors beside it, single layers in the forms that they could take, Zen with its repeats stacked and looped,
+TF32, and the service. The engine's part needs only torch and NumPy: what else is missing is skipped, and the table says
+so, as it does of what there is no time for.
 With `--device cpu --quick` it runs anywhere, on sizes that mean nothing.
 
 The JSON is written after each section, so that a run that is cut off leaves what it has.
@@ -35,8 +36,9 @@ from score_nasbench201 import CELLS
 SHARES: Mapping[str, float] = {
     "ceilings": 0.04,
     "golden": 0.14,
-    "stacks": 0.34,
+    "stacks": 0.32,
     "pipeline": 0.02,
+    "forms": 0.02,
     "opponents": 0.14,
     "zen": 0.05,
     "tf32": 0.07,
@@ -58,6 +60,7 @@ def measure(run: Run, wanted: Sequence[str], directory: Path, keep: Any) -> list
         "golden": sections.golden,
         "stacks": sections.stacks,
         "pipeline": sections.pipeline,
+        "forms": sections.forms,
         "opponents": partial(sections.opponents, directory=directory),
         "zen": sections.zen,
         "tf32": sections.tf32,

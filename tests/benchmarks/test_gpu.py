@@ -51,7 +51,7 @@ def test_what_a_section_leaves_the_next_one_has():
 
 def test_the_engine_from_end_to_end(tmp_path, capsys):
     path = tmp_path / "gpu.json"
-    only = "ceilings,golden,stacks,pipeline,zen,tf32"
+    only = "ceilings,golden,stacks,pipeline,forms,zen,tf32"
     assert gpu.main(["--device", "cpu", "--quick", "--only", only, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
     rows = {(row["section"], row["what"]): row for row in report["rows"]}
@@ -64,12 +64,30 @@ def test_the_engine_from_end_to_end(tmp_path, capsys):
     assert measured["scores that match, float32"] == measured["scores that match, float64"] == 34 * QUICK.golden
     assert measured["tcet, stacks read before the next is launched"] > 0
     assert measured["tcet, stacks read behind the next"] > 0
+    assert measured["3x3, 4 channels, grouped, channels_last (ours)"] > 0
     assert measured["stacked"] > 0 < measured["looped"]
     assert rows["tf32", "scores and speed"]["note"] == "skipped: the device has no TF32"
     assert rows["ceilings", "launches"]["note"] == "skipped: only on CUDA"
     output = capsys.readouterr().out
     assert all(what in output for _, what in rows)
     assert report["environment"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_layer_has_the_same_derivatives_in_all_forms(kernel):
+    torch.manual_seed(0)
+    features, weights = torch.randn(3, 2, 4, 6, 6), torch.randn(3, 4, 4, kernel, kernel)
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    [of_features, of_weights] = sections._FORMS["batched products"](features, weights)()
+    one_by_one = sections._FORMS["one by one"](features, weights)()
+    torch.testing.assert_close(torch.cat([own for own, _ in one_by_one]), of_features, **close)
+    torch.testing.assert_close(torch.stack([own.flatten(1) for _, own in one_by_one]), of_weights, **close)
+    for form in ("grouped, channels_last (ours)", "grouped, contiguous"):
+        [own_features, own_weights] = sections._FORMS[form](features, weights)()
+        torch.testing.assert_close(
+            own_features.unflatten(1, (3, 4)).transpose(0, 1).flatten(0, 1), of_features, **close
+        )
+        torch.testing.assert_close(own_weights.reshape(3, 4, -1), of_weights, **close)
 
 
 def test_the_opponents_agree_and_one_that_cannot_be_had_is_skipped(tmp_path, monkeypatch):

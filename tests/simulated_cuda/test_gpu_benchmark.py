@@ -9,7 +9,7 @@ from simulated_cuda.device import Device
 
 def test_it_measures_what_a_cpu_has_not(device: Device, tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
-    only = "ceilings,golden,stacks,pipeline,zen,tf32"
+    only = "ceilings,golden,stacks,pipeline,forms,zen,tf32"
     assert gpu.main(["--device", "cuda", "--quick", "--only", only, "--json", str(path)]) == 0
     rows = {(row["section"], row["what"]): row for row in json.loads(path.read_text())["rows"]}
     missing = {what: row["note"] for what, row in rows.items() if row["value"] is None}
