@@ -116,17 +116,20 @@ class Channel:
 
     def _hand_on(self) -> None:
         """Sees to it that nothing stays gathered, however long the next results take."""
-        with contextlib.suppress(BrokenPipeError):  # the front end is gone: the listener ends the process
-            while True:
-                with self._some_gathered:
-                    self._some_gathered.wait_for(lambda: self._gathered)
-                time.sleep(_GATHERING_SECONDS)
-                with self._sending:
-                    self._send_gathered()
+        while True:
+            with self._some_gathered:
+                self._some_gathered.wait_for(lambda: self._gathered)
+            time.sleep(_GATHERING_SECONDS)
+            with self._sending:
+                self._send_gathered()
 
     def _write(self, message: object) -> None:
-        self._sink.write(encode(message))
-        self._sink.flush()
+        try:
+            self._sink.write(encode(message))
+            self._sink.flush()
+        except BrokenPipeError:
+            # The front end is gone, whichever thread sees it first.
+            os._exit(0)
 
     def send_memory(self, engine: Engine) -> None:
         """Says how much memory is in use, unless it did lately. To be called between stacks."""
@@ -139,11 +142,10 @@ class Channel:
         threading.Thread(target=self._beat, args=(interval,), name="beat", daemon=True).start()
 
     def _beat(self, interval: float) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the front end is gone: the listener ends the process
-            while True:
-                look = self.memory
-                self.send(Beat(look() if look else None))
-                time.sleep(interval)
+        while True:
+            look = self.memory
+            self.send(Beat(look() if look else None))
+            time.sleep(interval)
 
     def _listen(self, source: BinaryIO) -> None:
         try:
