@@ -30,6 +30,7 @@ from archscore_server.engine._launch import usable_bytes
 from archscore_server.engine._numerics import arithmetic, has_tf32
 from archscore_server.engine._pipeline import run_stacks
 from archscore_server.engine.memory import ArchitectureTooLargeError, fits, runs_single
+from archscore_server.engine.stack_sizes import STACKS_A_BATCH
 from archscore_server.engine.work import predicted_work
 from references import plain_loop, toolkit
 
@@ -350,7 +351,7 @@ def _stack_row(run: Run, what: str, proxies: Sequence[str], config: EvaluationCo
         return skipped("stacks", what, f"there is memory for {most}, as predicted")
     # Whole rounds of the cells, so that all sizes are timed on the same mix; large stacks are near it anyway.
     whole = math.lcm(size, len(run.cells))
-    count = whole if whole <= _MOST_CELLS else size * (1 + _pipeline.BEHIND[run.device.type])
+    count = whole if whole <= _MOST_CELLS else size * STACKS_A_BATCH[run.device.type]
     cells = [cell for _, cell in zip(range(count), itertools.cycle(run.cells), strict=False)]
     out_of_memory = False
 

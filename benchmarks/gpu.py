@@ -29,6 +29,7 @@ from _gpu_run import QUICK, Budget, Row, Run, Setting
 from _gpu_sections import Section
 from _report import environment, progress
 from archscore.spaces.nasbench201 import parse
+from archscore_server.engine._device import resolved
 from references import toolkit
 from score_nasbench201 import CELLS
 
@@ -128,7 +129,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the table, and says whether everything is as it should be."""
     options = arguments(argv)
-    device = torch.device(options.device)
+    device = resolved(options.device)
     setting = QUICK if options.quick else Setting()
     report: dict[str, Any] = {"environment": describe(device), "setting": asdict(setting), "minutes": options.minutes}
 

@@ -125,7 +125,10 @@ def measure(cells: Sequence[Cell], config: EvaluationConfig, proxies: Sequence[s
     found = {}
     for name in proxies:
         pairs = [(own.scores[name].value, its.scores[name].value) for own, its in zip(exact, other, strict=True)]
-        both = np.array([pair for pair in pairs if None not in pair], dtype=np.float64)
+        both = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
+        if not len(both):
+            progress(f"{name}: no cell has a score")
+            continue
         found[name] = {**compare(*both.T), "cells": len(both)}
     return found
 

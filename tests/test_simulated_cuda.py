@@ -19,8 +19,8 @@ def test_on_a_simulated_gpu(tmp_path: Path) -> None:
         pytest.skip("this torch has devices of its own")
     try:
         library = loading.build(tmp_path)
-    except loading.CannotBuildError as error:
-        pytest.skip(str(error))
+    except loading.NoCompilerError:
+        pytest.skip("needs a C++ compiler")
     environment = {**os.environ, loading.VARIABLE: str(library)}
     command = [sys.executable, "-m", "simulated_cuda", "-q", "--color=no", "-p", "no:cacheprovider"]
     ran = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True, check=False, timeout=900)

@@ -1,4 +1,4 @@
-// Tells torch for CPUs that there is a device of type CUDA, so that tensors may say they lie there and autograd goes
+// Tells torch for CPUs that there are two devices of type CUDA, so that tensors may say they lie there and autograd goes
 // along. Nothing is computed here: see device.py. It must be loaded before torch is, which asks only once.
 
 #include <ATen/Context.h>
@@ -8,28 +8,36 @@
 
 namespace c10::impl {
 
-// One device, one stream, and events that have always happened: what autograd synchronises with.
+constexpr DeviceIndex kDevices = 2;
+thread_local DeviceIndex current = 0;
+
+// Devices of one stream each, and events that have always happened: what autograd synchronises with.
 struct SimulatedGuard final : NoOpDeviceGuardImpl<DeviceType::CUDA> {
-  static Device device() {
-    return Device(DeviceType::CUDA, 0);
-  }
-  static Stream stream() {
-    return Stream(Stream::DEFAULT, device());
-  }
   Device getDevice() const override {
-    return device();
+    return Device(DeviceType::CUDA, current);
   }
-  Device exchangeDevice(Device) const override {
-    return device();
+  Device exchangeDevice(Device device) const override {
+    const Device before = getDevice();
+    setDevice(device);
+    return before;
   }
-  Stream getStream(Device) const noexcept override {
-    return stream();
+  void setDevice(Device device) const override {
+    current = device.index();
   }
-  Stream getNewStream(Device, int) const override {
-    return stream();
+  void uncheckedSetDevice(Device device) const noexcept override {
+    current = device.index();
   }
-  Stream exchangeStream(Stream) const noexcept override {
-    return stream();
+  Stream getStream(Device device) const noexcept override {
+    return Stream(Stream::DEFAULT, device);
+  }
+  Stream getNewStream(Device device, int) const override {
+    return getStream(device);
+  }
+  Stream exchangeStream(Stream stream) const noexcept override {
+    return getStream(stream.device());
+  }
+  DeviceIndex deviceCount() const noexcept override {
+    return kDevices;
   }
   void record(void**, const Stream&, const DeviceIndex, const EventFlag) const override {}
   void block(void*, const Stream&) const override {}
@@ -57,16 +65,16 @@ struct CUDAHooks final : CUDAHooksInterface {
     return true;
   }
   int getNumGPUs() const override {
-    return 1;
+    return c10::impl::kDevices;
   }
   DeviceIndex deviceCount() const override {
-    return 1;
+    return c10::impl::kDevices;
   }
   DeviceIndex current_device() const override {
-    return 0;
+    return c10::impl::current;
   }
   DeviceIndex getCurrentDevice() const override {
-    return 0;
+    return c10::impl::current;
   }
   bool hasPrimaryContext(DeviceIndex) const override {
     return true;

@@ -3,7 +3,8 @@
 Tensors that say they lie on CUDA wrap tensors of the CPU. Each operation on them is run by the CPU, so that scores come
 out; but an operation on tensors of both raises, as CUDA does, and so does what CUDA cannot do. Whatever makes the host
 wait for the device is noted. A transfer to the host that nobody waits for arrives when an event after it is waited for;
-until then there is garbage in its place.
+until then there is garbage in its place. What is computed aside may not read what is not known to have been computed.
+There are two devices, and everything lies on the one that is not the current one by itself.
 
 What it does not show: how long anything takes, how rounding differs, and bugs of CUDA's own.
 """
@@ -27,7 +28,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from _tensors import TensorBytes
 
-CUDA = torch.device("cuda", 0)
+#: The second of two. The first is the current one unless somebody says otherwise.
+CUDA = torch.device("cuda", 1)
 
 _aten = torch.ops.aten
 
@@ -53,9 +55,13 @@ class OnDevice(torch.Tensor):
 
     Attributes:
         held: what it holds, on the CPU.
+        launch: the number of the operation that wrote it last.
+        aside: whether that ran aside.
     """
 
     held: torch.Tensor
+    launch: int
+    aside: bool
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> OnDevice:
@@ -73,6 +79,7 @@ class OnDevice(torch.Tensor):
     def __init__(self, held: torch.Tensor) -> None:
         super().__init__()
         self.held = held
+        self.launch, self.aside = 0, False
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"OnDevice({self.held!r})"
@@ -109,6 +116,7 @@ class Device(TorchDispatchMode):
     Attributes:
         waits: when the host waited, in order.
         launches: operations so far.
+        computed: how many of them the host knows to have been computed.
         sent: transfers to the host that were not waited for at once.
         memory: what tensors take.
         capacity: bytes that they may take.
@@ -118,6 +126,7 @@ class Device(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[Wait] = []
         self.launches = 0
+        self.computed = 0
         self.memory = TensorBytes()
         self.capacity = capacity
         self._streams = threading.local()
@@ -139,7 +148,27 @@ class Device(TorchDispatchMode):
         to_device = named is not None and torch.device(named).type == "cuda"
         if not here and not to_device:
             return self._on_host(operation, args, options)
+        if to_device and torch.device(str(named)).index not in ({CUDA.index, None} if self.current else {CUDA.index}):
+            raise AssertionError(f"{operation} on {named}: that is another device")
         self.launches += 1
+        for tensor in here:
+            if self.aside and not tensor.aside and tensor.launch > self.computed:
+                raise AssertionError(f"{operation} aside reads what may not have been computed")
+        result = self._on_device(operation, args, options, here, tensors)
+        for written in (*tree_leaves(result), args[0] if args else None):
+            if isinstance(written, OnDevice) and (_writes(operation) or all(written is not own for own in here)):
+                written.launch, written.aside = self.launches, self.aside
+        return result
+
+    def _on_device(
+        self,
+        operation: Any,
+        args: Sequence[Any],
+        options: dict[str, Any],
+        here: Sequence[OnDevice],
+        tensors: Sequence[torch.Tensor],
+    ) -> Any:
+        original, named = dict(options), options.get("device")
         if operation is _aten._to_copy.default:
             return self._converted(args[0], options)
         if operation is _aten.copy_.default:
@@ -158,7 +187,7 @@ class Device(TorchDispatchMode):
             return result
         self._note(result)
         wrapped = tree_map(lambda leaf: OnDevice(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
-        return return_and_correct_aliasing(operation, args, kwargs or {}, wrapped) if here else wrapped
+        return return_and_correct_aliasing(operation, args, original, wrapped) if here else wrapped
 
     def _on_host(self, operation: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
         pinned = options.pop("pin_memory", False)
@@ -173,9 +202,8 @@ class Device(TorchDispatchMode):
         settings = {**options, "device": "cpu"}
         settings.pop("pin_memory", None)
         if device.type == "cuda":
-            if not isinstance(source, OnDevice) and not (options.get("non_blocking") and self._is_pinned(source)):
-                # of pageable memory CUDA makes a copy of its own first, and only then goes on
-                settings["non_blocking"] = False
+            if not isinstance(source, OnDevice):
+                self._wait_for_upload(source, non_blocking=bool(options.get("non_blocking")))
             converted = _aten._to_copy.default(_unwrapped(source), **settings)
             self._note(converted)
             return OnDevice(converted)
@@ -184,6 +212,8 @@ class Device(TorchDispatchMode):
 
     def _copied(self, target: torch.Tensor, source: torch.Tensor, *, non_blocking: bool) -> torch.Tensor:
         if isinstance(target, OnDevice):
+            if not isinstance(source, OnDevice) and source.dim():
+                self._wait_for_upload(source, non_blocking=non_blocking)
             target.held.copy_(_unwrapped(source))
         elif not non_blocking or not self._is_pinned(target):
             self.wait("transfer")
@@ -193,6 +223,11 @@ class Device(TorchDispatchMode):
             self._in_flight.append((target, _unwrapped(source).clone()))
             self.sent += 1
         return target
+
+    def _wait_for_upload(self, source: torch.Tensor, *, non_blocking: bool) -> None:
+        """A transfer from the host is waited for, unless it need not be; of pageable memory CUDA may wait, too."""
+        if not (non_blocking and self._is_pinned(source)):
+            self.wait("upload")
 
     def pin(self, tensor: torch.Tensor, *_: Any) -> torch.Tensor:
         """In place of `Tensor.pin_memory`."""
@@ -210,12 +245,14 @@ class Device(TorchDispatchMode):
         reference = self._pinned.get(StorageWeakRef(tensor.untyped_storage()).cdata)
         return reference is not None and not reference.expired()
 
-    def wait(self, what: str, sent: int | None = None) -> None:
-        """The host waits until so many of all transfers have arrived."""
-        arriving = len(self._in_flight) - (self.sent - (self.sent if sent is None else sent))
-        for target, numbers in self._in_flight[: max(0, arriving)]:
-            target.copy_(numbers)
-        del self._in_flight[: max(0, arriving)]
+    def wait(self, what: str, sent: int | None = None, launches: int | None = None) -> None:
+        """The host waits until so many of all transfers have arrived, and so many operations have been computed."""
+        if not self.aside:  # of the first stream one aside tells nothing
+            self.computed = max(self.computed, self.launches if launches is None else launches)
+            arriving = len(self._in_flight) - (self.sent - (self.sent if sent is None else sent))
+            for target, numbers in self._in_flight[: max(0, arriving)]:
+                target.copy_(numbers)
+            del self._in_flight[: max(0, arriving)]
         stack = [frame for frame in traceback.extract_stack() if "/archscore_server/" in frame.filename]
         where = f"{Path(stack[-1].filename).name}:{stack[-1].lineno}" if stack else "outside of the engine"
         self.waits.append(Wait(what, self.aside, where))
@@ -243,6 +280,20 @@ class Device(TorchDispatchMode):
         """In place of `torch.cuda.Event`."""
         return Event(self, timed=enable_timing)
 
+    @property
+    def current(self) -> int:
+        """The number of the current device."""
+        return int(getattr(self._streams, "device", 0))
+
+    @contextlib.contextmanager
+    def switched(self, device: torch.device) -> Iterator[None]:
+        """In place of `torch.cuda.device`."""
+        before, self._streams.device = self.current, device.index
+        try:
+            yield
+        finally:
+            self._streams.device = before
+
 
 class Event:
     """In place of torch's event: it has happened when everything launched before has been computed."""
@@ -254,11 +305,13 @@ class Event:
         self._sent = 0
 
     def record(self) -> None:
+        if self._device.current != CUDA.index:
+            raise AssertionError("an event of another device")
         self.launches, self._sent = self._device.launches, self._device.sent
 
     def synchronize(self) -> None:
         assert self.launches is not None, "never recorded"
-        self._device.wait("event", self._sent)
+        self._device.wait("event", self._sent, self.launches)
 
     def elapsed_time(self, end: Event) -> float:
         """A millisecond an operation."""
@@ -266,11 +319,16 @@ class Event:
         assert end._timed
         assert self.launches is not None
         assert end.launches is not None
+        assert end.launches <= self._device.computed, "the device is not there yet"
         return float(end.launches - self.launches)
 
 
 def _unwrapped(value: Any) -> Any:
     return value.held if isinstance(value, OnDevice) else value
+
+
+def _writes(operation: Any) -> bool:
+    return bool(operation._schema.is_mutable)
 
 
 def _indexes_by_mask(operation: Any, args: Sequence[Any]) -> bool:
@@ -287,8 +345,9 @@ def simulated(capacity: int = 2**34) -> Iterator[Device]:
     replaced: dict[str, Callable[..., Any]] = {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
+        "device_count": lambda: 2,
+        "device": device.switched,
+        "current_device": lambda: device.current,
         "synchronize": lambda *_: device.wait("synchronize"),
         "empty_cache": lambda: None,
         "mem_get_info": lambda *_: (capacity - device.memory.alive(), capacity),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from archscore_server.engine._device import Timer, aside, indices, to_device
+from archscore_server.engine._device import Timer, aside, current, indices, to_device
 from simulated_cuda.device import CUDA, Device, simulated
 
 
@@ -73,10 +73,11 @@ def test_what_nobody_waits_for(device: Device) -> None:
 
 def test_a_transfer_is_there_when_an_event_after_it_was_waited_for(device: Device) -> None:
     early, late = torch.cuda.Event(), torch.cuda.Event()
-    early.record()
     target = torch.empty(3, pin_memory=True)
-    target.copy_(torch.ones(3, device=CUDA), non_blocking=True)
-    late.record()
+    with current(CUDA):
+        early.record()
+        target.copy_(torch.ones(3, device=CUDA), non_blocking=True)
+        late.record()
     early.synchronize()
     assert target.isnan().all()
     late.synchronize()
@@ -90,10 +91,47 @@ def test_waits_beside_the_first_stream_are_told_apart(device: Device) -> None:
     assert [wait.aside for wait in device.waits] == [True, False]
 
 
-def test_a_timer_makes_nobody_wait(device: Device) -> None:
-    with Timer(CUDA) as timer:
+def test_aside_nothing_is_read_that_may_not_have_been_computed(device: Device) -> None:
+    own = torch.ones(2, device=CUDA)
+    with aside(CUDA), pytest.raises(AssertionError):
+        own + 1
+    done = torch.cuda.Event()
+    with current(CUDA):
+        done.record()
+    later = torch.ones(2, device=CUDA)
+    done.synchronize()
+    with aside(CUDA):
+        assert (own + own).cpu().tolist() == [2, 2]
+        with pytest.raises(AssertionError):
+            later + 1
+
+
+def test_uploads_are_waited_for_unless_they_need_not_be(device: Device) -> None:
+    for upload, waits in (
+        (lambda own: own.to(CUDA), 1),
+        (lambda own: own.to(CUDA, non_blocking=True), 1),  # its memory is not pinned
+        (lambda own: own.pin_memory().to(CUDA), 1),
+        (lambda own: own.pin_memory().to(CUDA, non_blocking=True), 0),
+        (lambda own: torch.empty(2, device=CUDA).copy_(own), 1),
+        (lambda own: to_device(own.numpy(), CUDA), 0),
+    ):
+        device.waits.clear()
+        upload(torch.ones(2))
+        assert len(device.waits) == waits
+
+
+def test_events_are_of_the_current_device(device: Device) -> None:
+    with pytest.raises(AssertionError):
+        torch.cuda.Event().record()
+
+
+def test_a_timer_makes_nobody_wait_and_is_asked_when_all_has_been_computed(device: Device) -> None:
+    with current(CUDA), Timer(CUDA) as timer:
         torch.ones(3, device=CUDA).add_(1)
     assert device.waits == []
+    with pytest.raises(AssertionError):
+        timer.seconds()
+    torch.cuda.synchronize(CUDA)
     assert timer.seconds() > 0
 
 

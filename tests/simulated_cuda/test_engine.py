@@ -25,7 +25,9 @@ from archscore_server.engine import (
     evaluate_stacks,
     kernels,
     minibatches,
+    passes,
     predicted_bytes,
+    readings,
     tables,
 )
 from archscore_server.engine import proxies as registry
@@ -154,6 +156,14 @@ def test_memory_is_predicted(own: Architecture, proxies: list[str], precision: P
     """With a stack of the same before it, which has not been read."""
     space = nasbench201.NetworkConfig(channels=8, cells_per_stage=2) if own is CELLS[0] else zennas.NetworkConfig()
     config = EvaluationConfig(batch_size=32, resolution=16, precision=precision, network=space)
+    spent, left = spent_and_left(own, proxies, config)
+    predicted = predicted_bytes(own, proxies, config, device="cuda")
+    assert spent <= predicted <= 1.2 * spent + 2**14
+    assert left <= 0.1 * spent, "what is kept until the stack is read"
+
+
+def spent_and_left(own: Architecture, proxies: Sequence[str], config: EvaluationConfig) -> tuple[int, int]:
+    """The most bytes that two stacks take, one behind the other, and what one leaves until it is read."""
     with (
         simulated() as device,
         patch.object(tables, "TABLES", tables.WeightTables(max_bytes=0)),
@@ -167,10 +177,22 @@ def test_memory_is_predicted(own: Architecture, proxies: list[str], precision: P
         assert second is not None
         first.scores()
         second.scores()
-        spent = device.memory.peak
-    predicted = predicted_bytes(own, proxies, config, device="cuda")
-    assert spent <= predicted <= 1.2 * spent + 2**14
-    assert left <= 0.1 * spent, "what is kept until the stack is read"
+        return device.memory.peak, left
+
+
+@pytest.mark.parametrize("proxies", [["layerwise_naswot"], ["layerwise_naswot", "naswot"]], ids=str)
+def test_memory_is_predicted_where_much_waits_to_be_read(proxies: list[str]) -> None:
+    config = replace(CONFIG, batch_size=256, resolution=8)
+    spent, left = spent_and_left(CELLS[0], proxies, config)
+    predicted = predicted_bytes(CELLS[0], proxies, config, device="cuda")
+    assert spent <= predicted <= 1.45 * spent
+    assert left >= 0.05 * spent, "or this shows nothing"
+
+
+def test_codes_of_any_length_are_predicted() -> None:
+    config = replace(CONFIG, batch_size=32, resolution=52)
+    spent, _ = spent_and_left(CELLS[0], ["layerwise_naswot"], config)
+    assert spent <= predicted_bytes(CELLS[0], ["layerwise_naswot"], config, device="cuda") <= 1.2 * spent
 
 
 def test_where_memory_runs_out_stacks_are_halved_and_every_cell_is_scored() -> None:
@@ -189,6 +211,93 @@ def test_where_memory_runs_out_stacks_are_halved_and_every_cell_is_scored() -> N
     assert close(found, expected)
     assert max(sizes) == 4
     assert sizes[-1] < 4
+
+
+def test_where_memory_runs_out_for_what_is_under_way_the_stack_is_tried_again_as_it_is() -> None:
+    config = replace(CONFIG, batch_size=256, resolution=8)
+    own = [CELLS[0], CELLS[2], CELLS[4]]
+    alone, left = max(spent_and_left(cell, ["layerwise_naswot"], config) for cell in own)
+    sizes: list[int] = []
+
+    def watched(own: Sequence[Architecture], *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(own))
+        return build(own, *arguments, **options)
+
+    with (
+        simulated(capacity=alone - left // 2),  # for one, but not while another is to be read
+        patch.object(tables, "TABLES", tables.WeightTables(max_bytes=0)),
+        patch.object(minibatches, "RECENT", minibatches.RecentMinibatches(max_bytes=0)),
+        patch.object(_launch, "build", watched),
+    ):
+        found = evaluate(own, ["layerwise_naswot"], config, device=CUDA, stack_size=1, available_bytes=2**40)
+    assert close(found, by_torch(own, ["layerwise_naswot"], config, 1))
+    assert len(sizes) > len(own), "some were tried twice"
+
+
+@pytest.mark.parametrize("proxies", [["tcet"], ["tcet", "zen"]], ids=str)
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_where_memory_runs_out_while_a_stack_is_read_it_is_halved(
+    device: Device, monkeypatch: pytest.MonkeyPatch, proxies: list[str], fails: int
+) -> None:
+    finish, sizes, calls = passes.Running.finish, [], []
+
+    def short_of_memory(running: passes.Running, *arguments: Any) -> Any:
+        calls.append(running)
+        if len(calls) <= fails:
+            raise torch.OutOfMemoryError("CUDA out of memory (at reading)")
+        return finish(running, *arguments)
+
+    def watched(own: Sequence[Architecture], *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(own))
+        return build(own, *arguments, **options)
+
+    monkeypatch.setattr(passes.Running, "finish", short_of_memory)
+    monkeypatch.setattr(_launch, "build", watched)
+    answers = [
+        index for results in evaluate_stacks(CELLS, proxies, CONFIG, device=CUDA, stack_size=4) for index, _ in results
+    ]
+    assert sorted(answers) == list(range(len(CELLS)))
+    assert max(sizes) == 4
+    assert sizes[-1] <= 2
+    calls.clear()
+    sizes.clear()
+    found = evaluate(CELLS, proxies, CONFIG, device=CUDA, stack_size=4)
+    assert close(found, by_torch(CELLS, proxies, CONFIG, 4))
+
+
+def test_a_stack_that_leaves_nothing_to_read_is_waited_for_too(device: Device) -> None:
+    """Codes shorter than the minibatch are singular, whatever they are."""
+    config = replace(CONFIG, batch_size=512, resolution=8)
+    launched = _launch.launch(CELLS[:1], [0], ["layerwise_naswot"], config, None, CUDA)
+    assert launched is not None
+    told: list[Pass] = []
+    launched.scores(lambda name, _: told.append(name))
+    assert told == [Pass.EVAL]
+
+
+def test_what_is_too_much_for_pinned_memory_is_read_aside(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "PINNED_BYTES", 1000)
+    proxies = ["jacob_cov", "ntk_condition_number", "snip"]
+    assert close(evaluate(CELLS, proxies, CONFIG, device=CUDA, stack_size=3), by_torch(CELLS, proxies, CONFIG, 3))
+    assert {(wait.what, wait.aside) for wait in device.waits} == {("event", False), ("transfer", True)}
+
+
+def test_a_failure_at_reading_does_not_lose_the_stack_behind_it(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, calls = passes.Running.finish, []
+
+    def faulty(running: passes.Running, *arguments: Any) -> Any:
+        calls.append(running)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return finish(running, *arguments)
+
+    monkeypatch.setattr(passes.Running, "finish", faulty)
+    results = evaluate_stacks(CELLS, ["tcet"], CONFIG, device=CUDA, stack_size=3)
+    assert [index for index, _ in next(results)] == [3, 4, 5]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 def test_a_network_that_memory_runs_out_for_alone_is_too_large_and_the_others_are_scored() -> None:
@@ -222,6 +331,11 @@ def test_a_failure_does_not_lose_the_stack_before_it(device: Device, monkeypatch
 
 def test_the_engine_of_a_worker(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_interop_threads", lambda _: None)  # once in a process
+    with device.switched(CUDA):  # a worker sees one
+        the_engine_of_a_worker()
+
+
+def the_engine_of_a_worker() -> None:
     engine = TorchEngine("cuda", 1, None, stack_size=3)
     assert engine.hello.device_name == "Simulated"
     assert engine.hello.tf32

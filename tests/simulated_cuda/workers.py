@@ -16,7 +16,8 @@ def load(device: str, threads: int, data_dir: Path | None) -> TorchEngine:
     """The engine of a worker that sees the simulated device; a stack has three networks at most."""
     if "torch" not in sys.modules:
         loading.load()
-    from simulated_cuda.device import simulated
+    from simulated_cuda.device import CUDA, simulated
 
-    _FOR_EVER.enter_context(simulated())
+    simulation = _FOR_EVER.enter_context(simulated())
+    _FOR_EVER.enter_context(simulation.switched(CUDA))  # a worker sees one device
     return TorchEngine(device, threads, data_dir, stack_size=3)

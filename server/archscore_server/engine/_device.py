@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, Generic, Self, TypeVar
 
@@ -17,20 +17,20 @@ from archscore_server.engine._cache import ByteCache
 
 V = TypeVar("V")
 
-#: Bytes of an array, at most, that goes through pinned memory, of which torch gives nothing back.
-_PINNED_BYTES = 16 * 2**20
+#: Bytes, at most, that go through pinned memory at a time: torch gives nothing of it back.
+PINNED_BYTES = 16 * 2**20
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """An array on a device. It belongs to the tensor from then on: on the CPU they share memory.
 
-    A GPU copies it when it comes to it, and nobody waits: torch keeps pinned memory until the copy has been made, and
-    of other memory CUDA makes a copy of its own first.
+    A GPU copies it when it comes to it, and nobody waits: torch keeps pinned memory until the copy has been made. What
+    is too large for that CUDA copies through memory of its own, and the host may have to wait.
     """
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)
-    if array.nbytes <= _PINNED_BYTES:
+    if array.nbytes <= PINNED_BYTES:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
@@ -43,9 +43,22 @@ def indices(numbers: Sequence[int], device: torch.device) -> Tensor:
     return to_device(np.array(numbers, dtype=np.int64), device)
 
 
+def resolved(device: torch.device | str) -> torch.device:
+    """A device with its number: a GPU without one is the current one, whichever that is now."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: streams and events of torch are the current one's where none is named."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 @contextmanager
 def aside(device: torch.device) -> Iterator[None]:
-    """What a GPU is given within is computed beside all that was queued before, and need not wait for it.
+    """What a GPU, the current one, is given within is computed beside all that was queued before.
 
     It may read only what the host knows to have been computed.
     """
@@ -63,7 +76,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class Timer:
-    """Times what runs on a device while it is entered, and makes nobody wait for that."""
+    """Times what runs on a device, on a GPU the current one, while it is entered, and makes nobody wait for that."""
 
     def __init__(self, device: torch.device) -> None:
         """Not entered yet."""
@@ -111,6 +124,4 @@ class DeviceCache(Generic[V]):
 
     def on(self, device: torch.device) -> ByteCache[V]:
         """What is kept on a device."""
-        if device.type == "cuda" and device.index is None:  # the current one, whichever that is by then
-            device = torch.device("cuda", torch.cuda.current_device())
-        return self._caches.setdefault(device, ByteCache(self.max_bytes))
+        return self._caches.setdefault(resolved(device), ByteCache(self.max_bytes))

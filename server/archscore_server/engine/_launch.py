@@ -12,6 +12,7 @@ import torch
 from archscore.spaces import Architecture
 from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._device import current
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.datasets import Dataset
 from archscore_server.engine.memory import USABLE_MEMORY
@@ -30,20 +31,33 @@ _OUT_OF_MEMORY_ONEDNN = ("could not create a primitive", "could not create a mem
 class Launched:
     """A stack that a GPU has been given, and may not have computed yet; a CPU has."""
 
-    def __init__(self, running: passes.Running, proxies: Sequence[registry.Proxy]) -> None:
+    def __init__(self, running: passes.Running, proxies: Sequence[registry.Proxy], device: torch.device) -> None:
         """Notes what is to be made of the passes."""
         self._running = running
         self._proxies = proxies
+        self._device = device
 
-    def scores(self, on_pass: passes.OnPass | None = None) -> dict[str, Array]:
-        """Waits for the stack; proxy -> [A]. To be called once.
+    def scores(self, on_pass: passes.OnPass | None = None) -> dict[str, Array] | None:
+        """Waits for the stack. To be called once.
 
         Args:
             on_pass: as of `passes.Running.finish`.
+
+        Returns:
+            Scores by proxy, [A]; None if memory ran out, as of `launch`.
         """
-        statistics = self._running.finish(on_pass)
-        with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
-            return {proxy.name: proxy.compute(*(statistics[need] for need in proxy.needs)) for proxy in self._proxies}
+        try:
+            with current(self._device):
+                statistics = self._running.finish(on_pass)
+        except (MemoryError, RuntimeError) as error:
+            if not _ran_out_of_memory(error):
+                raise
+        else:
+            with np.errstate(all="ignore"):  # what is not finite gets an outcome that says so
+                return {own.name: own.compute(*(statistics[need] for need in own.needs)) for own in self._proxies}
+        del self._running
+        _free(self._device)
+        return None
 
 
 def launch(
@@ -66,7 +80,7 @@ def launch(
         proxies: names of proxies.
         config: how they are evaluated.
         dataset: where minibatches are from; None for "gaussian".
-        device: where the stack runs.
+        device: where the stack runs; a GPU has a number.
         single: as of `build`.
 
     Returns:
@@ -75,18 +89,23 @@ def launch(
     wanted = [own for own in map(registry.get, proxies) if not own.static]
     needs = dict.fromkeys(need for proxy in wanted for need in proxy.needs)
     try:
-        with _numerics.arithmetic(config.precision, device):
+        with current(device), _numerics.arithmetic(config.precision, device):
             stack = build(architectures, seeds, config, device, single=single)
-            return Launched(passes.Running(stack, list(needs), config, dataset), wanted)
+            return Launched(passes.Running(stack, list(needs), config, dataset), wanted, device)
     except (MemoryError, RuntimeError) as error:
         if not _ran_out_of_memory(error):
             raise
-    gc.collect()  # what cycles still hold of the attempt
+    _free(device)
+    return None
+
+
+def _free(device: torch.device) -> None:
+    """Frees what an attempt that ran out of memory may have left, and what is kept."""
+    gc.collect()  # what cycles still hold of it
     TABLES.clear(device)
     RECENT.clear(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return None
 
 
 def usable_bytes(device: torch.device) -> int:

@@ -62,6 +62,7 @@ class _Progress:
         too_large: places of architectures that memory ran out for, and the error of each.
         running: stacks that have been launched and not been read.
         launched: whether no further stack comes.
+        answered: whether the answers have been given.
     """
 
     group: Group
@@ -69,11 +70,7 @@ class _Progress:
     too_large: dict[int, ArchitectureTooLargeError] = field(default_factory=dict)
     running: int = 0
     launched: bool = False
-
-    @property
-    def done(self) -> bool:
-        """Whether everything is known."""
-        return self.launched and not self.running
+    answered: bool = False
 
 
 class Pipeline:
@@ -121,11 +118,11 @@ class Pipeline:
         """Yields (index, result) pairs, group by group as each is done."""
         for group in groups:
             progress = _Progress(group, [{} for _ in group.indices])
-            for row in self._rows(len(group.indices)):
+            *rows, last = self._rows(len(group.indices))
+            for row in rows:
                 yield from self._launch_row(progress, row)
-            progress.launched = True
-            if progress.done:
-                yield self._answers(progress)
+            yield from self._launch_row(progress, last, last=True)
+            yield from self._answers(progress)
         yield from self._finish(0)
 
     def _rows(self, count: int) -> list[list[_Network]]:
@@ -138,8 +135,10 @@ class Pipeline:
             return [[_Network(0, seed) for seed in seeds]]
         return [[_Network(place, seed) for place in range(count)] for seed in seeds]
 
-    def _launch_row(self, progress: _Progress, row: Sequence[_Network]) -> Iterator[list[tuple[int, Result]]]:
-        """Launches all networks of a row; meanwhile yields what gets done."""
+    def _launch_row(
+        self, progress: _Progress, row: Sequence[_Network], *, last: bool = False
+    ) -> Iterator[list[tuple[int, Result]]]:
+        """Launches all networks of a row, the last one of its group or not; meanwhile yields what gets done."""
         group = progress.group
         left = [own for own in row if own.place not in progress.too_large]
         while left:
@@ -153,16 +152,23 @@ class Pipeline:
                 self._under_way.append((progress, networks, launched))
                 progress.running += 1
                 left = left[len(networks) :]
+                progress.launched |= last and not left
                 yield from self._finish(BEHIND[self._device.type])
             elif self._under_way:  # the memory may have been theirs
                 yield from self._finish(0)
-            elif len(networks) > 1:
-                self.limit = (len(networks) + 1) // 2
-                _logger.warning("%d networks ran out of memory: at most %d from now on", len(networks), self.limit)
             else:
-                [culprit] = networks
-                progress.too_large[culprit.place] = self._too_large(group.architectures[culprit.place])
-                left = [own for own in left if own.place != culprit.place]
+                self._ran_out(progress, networks)
+                left = [own for own in left if own.place not in progress.too_large]
+        progress.launched |= last
+
+    def _ran_out(self, progress: _Progress, networks: Sequence[_Network]) -> None:
+        """Memory ran out for a stack that was alone on the device: it is to be halved, or one network is too large."""
+        if len(networks) > 1:
+            self.limit = (len(networks) + 1) // 2
+            _logger.warning("%d networks ran out of memory: at most %d from now on", len(networks), self.limit)
+        else:
+            [culprit] = networks
+            progress.too_large[culprit.place] = self._too_large(progress.group.architectures[culprit.place])
 
     def _launch(self, group: Group, networks: Sequence[_Network]) -> Launched | None:
         architectures = [group.architectures[own.place] for own in networks]
@@ -175,16 +181,36 @@ class Pipeline:
         """Waits for stacks until no more than so many are under way."""
         while len(self._under_way) > behind:
             progress, networks, launched = self._under_way.popleft()
-            for name, numbers in launched.scores(self._on_pass).items():
+            progress.running -= 1
+            try:
+                scores = launched.scores(self._on_pass)
+            except Exception:
+                yield from self._finish(0)  # what else has been computed is not lost
+                raise
+            if scores is None:  # memory ran out when all had been computed but some last numbers
+                yield from self._again(progress, networks)
+                continue
+            for name, numbers in scores.items():
                 for own, number in zip(networks, numbers, strict=True):
                     progress.values[own.place].setdefault(name, []).append(float(number))
-            progress.running -= 1
-            if progress.done:
-                yield self._answers(progress)
+            yield from self._answers(progress)
 
-    def _answers(self, progress: _Progress) -> list[tuple[int, Result]]:
+    def _again(self, progress: _Progress, networks: Sequence[_Network]) -> Iterator[list[tuple[int, Result]]]:
+        """Evaluates a stack again, in halves."""
+        progress.running += 1  # not done before this is
+        yield from self._finish(0)
+        self._ran_out(progress, networks)
+        yield from self._launch_row(progress, networks)
+        progress.running -= 1
+        yield from self._answers(progress)
+
+    def _answers(self, progress: _Progress) -> Iterator[list[tuple[int, Result]]]:
+        """The answers of a group, once, when all of it is done."""
+        if not progress.launched or progress.running or progress.answered:
+            return
+        progress.answered = True
         group = progress.group
-        return [
+        yield [
             (index, progress.too_large.get(place) or self._evaluation(architecture, progress.values[place]))
             for place, (index, architecture) in enumerate(zip(group.indices, group.architectures, strict=True))
         ]
@@ -221,16 +247,18 @@ def run_stacks(
         Whether there was memory for all.
     """
     under_way: deque[Launched] = deque()
+    fits = True
     for architectures, seeds in stacks:
         launched = launch(architectures, seeds, proxies, config, None, device)
         if launched is None:
-            return False
+            fits = False
+            break
         under_way.append(launched)
         if len(under_way) > BEHIND[device.type]:
-            under_way.popleft().scores()
-    for launched in under_way:
-        launched.scores()
-    return True
+            fits &= under_way.popleft().scores() is not None
+    for launched in under_way:  # or what is measured next would wait for it
+        fits &= launched.scores() is not None
+    return fits
 
 
 def _score(values: Array) -> Score:

@@ -24,8 +24,8 @@ _SINGULAR = 16 * 2.2e-16
 #: How far above the rule's threshold a lower bound of lambda_min must be for the rounding of the bound not to matter.
 _MARGIN = 1e3
 
-#: Matrices that eigenvalues are taken of at a time: they are few as a rule, and if not must not take much memory.
-_EIGENVALUES = 64
+#: Entries of matrices that are looked at again at a time: they are few as a rule, and if not must not take much memory.
+_AGAIN = 2**20
 
 
 def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
@@ -52,7 +52,7 @@ def codes(features: Tensor, units: int, *, rectified: bool = False) -> Tensor:
 
 def overlaps(codes: Tensor) -> Tensor:
     """c_i . c_j for all pairs of samples, exact; int8 [U, N, n] -> [U, N, N]."""
-    return _in_float32(codes) if codes.device.type == "cpu" else in_float16(codes)
+    return _in_float32(codes) if codes.device.type == "cpu" else _in_float16(codes)
 
 
 def _in_float32(codes: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def _in_float32(codes: Tensor) -> Tensor:
     return products
 
 
-def in_float16(codes: Tensor) -> Tensor:
+def _in_float16(codes: Tensor) -> Tensor:
     """`overlaps` by tensor cores: exact in parts of so many entries that float16 holds all sums of a part.
 
     Half of what float32 moves, and the tensor cores of any GPU that has some. The parts are summed up in float32.
@@ -119,27 +119,25 @@ def certain_logdet(k: Tensor) -> Tensor:
     return torch.where(certain, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1), torch.inf)
 
 
-def settled(logdets: Array, matrices: Callable[[Tensor], Tensor], device: torch.device) -> Array:
+def settled(logdets: Array, matrices: Callable[[Tensor], Tensor], size: int, device: torch.device) -> Array:
     """Log det of Gram matrices, NaN where one counts as singular: lambda_min <= 16 * B * 2.2e-16 * lambda_max.
 
     Args:
         logdets: what `certain_logdet` says, [M]; it is changed.
         matrices: gives the matrices of some numbers, which lie on the device.
+        size: B.
         device: where they are.
 
     Returns:
-        [M]: those that were infinite by their eigenvalues.
+        [M]: those that were infinite by their eigenvalues, which the host takes.
     """
     doubtful = np.flatnonzero(np.isinf(logdets))
-    for some in np.split(doubtful, range(_EIGENVALUES, len(doubtful), _EIGENVALUES)):
-        if len(some):
-            with aside(device):
-                logdets[some] = _logdet(matrices(to_device(some, device))).cpu().numpy()
+    most = max(1, _AGAIN // size**2)
+    for start in range(0, len(doubtful), most):
+        some = doubtful[start : start + most]
+        with aside(device):
+            k = matrices(to_device(some, device)).cpu()
+        values = torch.linalg.eigvalsh(k)
+        regular = values[:, 0] > _SINGULAR * size * values[:, -1]
+        logdets[some] = torch.where(regular, values.log().sum(dim=-1), torch.nan).numpy()
     return logdets
-
-
-def _logdet(k: Tensor) -> Tensor:
-    """Log det by eigenvalues, NaN where they say singular; arguments and result as of `certain_logdet`."""
-    values = torch.linalg.eigvalsh(k)
-    regular = values[:, 0] > _SINGULAR * k.shape[-1] * values[:, -1]
-    return torch.where(regular, values.log().sum(dim=-1), torch.nan)

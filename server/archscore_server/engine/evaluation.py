@@ -10,6 +10,7 @@ import torch
 from archscore.spaces import Architecture
 from archscore_server.engine import _numerics, passes
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._device import resolved
 from archscore_server.engine._launch import usable_bytes
 from archscore_server.engine._pipeline import Group, Pipeline
 from archscore_server.engine.config import EvaluationConfig
@@ -89,12 +90,14 @@ def evaluate_stacks(
     """Like `evaluate`, but yields (index, result) pairs as stacks finish, those that need no device first.
 
     An architecture whose network does not fit into memory alone has ArchitectureTooLargeError as its result: the others
-    go on. A stack that runs out of memory is evaluated again in halves.
+    go on. A stack that runs out of memory is evaluated again: by itself where another was under way, else in halves.
+
+    A GPU is given the next stack before this one is read: a pair comes when the stack behind it has been queued.
 
     `on_pass` is called with each pass of a stack that has run, and how many seconds that took.
     """
     config = config or EvaluationConfig()
-    device = torch.device(device)
+    device = resolved(device)
     _numerics.check(config.precision, device)
     minibatches = max((registry.get(name).minibatches for name in proxies), default=1)
     dataset = dataset_of(config, data, minibatches)

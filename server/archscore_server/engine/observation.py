@@ -101,13 +101,13 @@ class Observation(Observer):
         shape, slots, device = self._stack.present.shape, tuple(self._layer_slots), self._stack.device
         if not self._layer_overlaps:
             return lambda: np.zeros(shape)
-        overlap, size = _joined(self._layer_overlaps), indices(self._layer_sizes, device)
+        overlap, sizes = _joined(self._layer_overlaps), indices(self._layer_sizes, device)
 
         def finish(values: Array) -> Array:
-            found = settled(values, lambda own: gram(overlap[own], size[own]), device)
+            found = settled(values, lambda own: gram(overlap[own], sizes[own]), overlap.shape[-1], device)
             return in_slots(shape, slots, np.nan_to_num(found, nan=0.0))
 
-        return self._stack.readings.read(certain_logdet(gram(overlap, size)), finish)
+        return self._stack.readings.read(certain_logdet(gram(overlap, sizes)), finish)
 
     def regions(self) -> Later[Array]:
         """The number of distinct codes of all ReLUs of a network together, [A]."""
@@ -120,7 +120,11 @@ class Observation(Observer):
     def logdet_relus(self) -> Later[Array]:
         """Log det of the sum of K over all ReLUs of a network, [A]; NaN where it is singular."""
         k, device = self._relu_sum(), self._stack.device
-        return self._stack.readings.read(certain_logdet(k), lambda values: settled(values, k.__getitem__, device))
+
+        def finish(values: Array) -> Array:
+            return settled(values, k.__getitem__, k.shape[-1], device)
+
+        return self._stack.readings.read(certain_logdet(k), finish)
 
     def _relu_sum(self) -> Tensor:
         """The sum of K over all ReLUs of a network, [A, N, N]."""

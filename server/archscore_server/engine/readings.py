@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archscore_server.engine._device import PINNED_BYTES, aside
 from archscore_server.engine.statistics import Array
 
 T = TypeVar("T")
@@ -21,15 +22,16 @@ Later: TypeAlias = Callable[[], T]
 class Readings:
     """Numbers on a device that the host will read.
 
-    A GPU is given all the work of a stack without being waited for once: what is to be read is gathered, sent in one
-    transfer behind that work, and waited for at the end. On a CPU it is read at once.
+    A GPU, the current one, is given all the work of a stack without being waited for once: what is to be read is
+    gathered, sent in one transfer behind that work, and waited for at the end. On a CPU it is read at once.
     """
 
     def __init__(self, device: torch.device) -> None:
         """Nothing is to be read yet."""
         self._device = device
         self._awaited: list[Tensor] = []
-        self._sent: Tensor | None = None
+        self._shapes: list[torch.Size] = []
+        self._sent = torch.empty(0)
         self._arrival: torch.cuda.Event | None = None
         self._read: list[Array] = []
 
@@ -53,22 +55,30 @@ class Readings:
 
     def send(self) -> None:
         """Queues the transfer of all that is to be read."""
-        if not self._awaited:
+        if self._device.type != "cuda":
             return
-        numbers = torch.cat([values.reshape(-1).double() for values in self._awaited])
-        self._sent = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-        self._sent.copy_(numbers, non_blocking=True)
+        if self._awaited:
+            self._sent = torch.cat([values.reshape(-1).double() for values in self._awaited])
+            self._shapes = [values.shape for values in self._awaited]
+            self._awaited.clear()
+            if self._sent.nbytes <= PINNED_BYTES:
+                pinned = torch.empty(self._sent.shape, dtype=self._sent.dtype, pin_memory=True)
+                self._sent = pinned.copy_(self._sent, non_blocking=True)
+        # Also where there is nothing to read: who waits wants to know that all has been computed.
         self._arrival = torch.cuda.Event()
         self._arrival.record()
 
     def wait(self) -> None:
         """Waits for the transfer, and for nothing that was queued after it."""
-        if self._sent is None or self._arrival is None:
+        if self._arrival is None:
             return
         self._arrival.synchronize()
-        shapes = [values.shape for values in self._awaited]
-        self._awaited.clear()
-        # (a copy: the pinned memory is wanted for the next transfer)
-        parts = np.split(self._sent.numpy().copy(), np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-        self._read = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        self._sent = None
+        if self._sent.is_cuda:  # more than goes through pinned memory
+            with aside(self._device):
+                numbers = self._sent.cpu().numpy()
+        else:
+            numbers = self._sent.numpy().copy()  # the pinned memory is wanted for the next transfer
+        sizes = [math.prod(shape) for shape in self._shapes]
+        parts = np.split(numbers, np.cumsum(sizes)[:-1]) if sizes else []
+        self._read = [part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        self._sent = torch.empty(0)

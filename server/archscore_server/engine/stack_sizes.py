@@ -26,6 +26,10 @@ from archscore_server.engine.config import EvaluationConfig, Precision
 #: thousands of small launches.
 DEFAULTS: Final = {"cpu": 1, "cuda": 32}
 
+#: Stacks in the largest batches, at least. A GPU computes one while the last is read and answered; between batches it
+#: waits.
+STACKS_A_BATCH: Final = {"cpu": 1, "cuda": 4}
+
 #: The most that a file may ask for.
 MOST: Final = 4096
 

@@ -14,14 +14,15 @@ import torch
 from archscore.spaces import SPACES, Architecture
 from archscore_server.engine import kernels
 from archscore_server.engine import proxies as registry
+from archscore_server.engine._device import resolved
 from archscore_server.engine._launch import usable_bytes
 from archscore_server.engine._numerics import check
-from archscore_server.engine._pipeline import BEHIND, run_stacks
+from archscore_server.engine._pipeline import run_stacks
 from archscore_server.engine.config import ConfigError, EvaluationConfig
 from archscore_server.engine.datasets import GAUSSIAN
 from archscore_server.engine.memory import ArchitectureTooLargeError, fits
 from archscore_server.engine.networks import mixes
-from archscore_server.engine.stack_sizes import Tuned
+from archscore_server.engine.stack_sizes import STACKS_A_BATCH, Tuned
 
 #: Sizes that are tried: up to the largest that pays on any device that we know of.
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -140,7 +141,7 @@ def tune(
         ArchitectureTooLargeError: there is not enough memory for a single network, as predicted.
         MemoryError: there is not, as seen.
     """
-    device = torch.device(device)
+    device = resolved(device)
     config = replace(config, dataset=GAUSSIAN, dataset_sha256=None, seed=0, repeats=1)
     check(config.precision, device)
     if type(config.network) is not type(SPACES[space].network):
@@ -187,7 +188,7 @@ class _Bench:
         if size not in self._warm and not self._run(size, size):
             return None
         self._warm.add(size)
-        networks = max(size * (1 + BEHIND[self._device.type]), _NETWORKS)
+        networks = max(size * STACKS_A_BATCH[self._device.type], _NETWORKS)
         started = time.perf_counter()
         # It ends with scores on the host: nothing is left in the queue of a GPU.
         if not self._run(networks, size):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from archscore_server import logs
+from archscore_server.engine.stack_sizes import STACKS_A_BATCH
 from archscore_server.pool._base import (
     Batch,
     BatchReport,
@@ -35,8 +36,6 @@ from archscore_server.pool.probe import probe_gpus
 #: Architectures in a batch. On a CPU a stack is one network, so a batch only saves messages, and a long one keeps
 #: urgent work waiting, unless the networks are small; a GPU works on many at once.
 _MAX_BATCH: Final = {"cpu": 4, "cuda": 128}
-#: Stacks in a batch, at least. A GPU computes one while the last is read and answered; between batches it waits.
-_STACKS: Final = {"cpu": 1, "cuda": 4}
 _MAX_SHORT_BATCH: Final = 32
 
 #: Seconds before the next try after a worker that could not start: at first, and at most.
@@ -177,7 +176,7 @@ class LocalPool:
         self._seats = seats
         self._info = _describe(seats, workers)
         kind = self._info.device_kind
-        self._max_batch = max(_MAX_BATCH[kind], _STACKS[kind] * self._info.stack_size)
+        self._max_batch = max(_MAX_BATCH[kind], STACKS_A_BATCH[kind] * self._info.stack_size)
         for worker in workers:
             self._arrived(worker)
         self._keepers = [asyncio.create_task(self._keep(*pair)) for pair in zip(seats, workers, strict=True)]

@@ -132,7 +132,7 @@ class Channel:
             os._exit(0)
 
     def send_memory(self, engine: Engine) -> None:
-        """Says how much memory is in use, unless it did lately. To be called between stacks."""
+        """Says how much memory is in use, unless it did lately. To be called when a stack has been read."""
         if time.monotonic() - self._looked >= _MEMORY_SECONDS:
             self.send(Beat(memory_of(engine)))
             self._looked = time.monotonic()

@@ -78,6 +78,8 @@ def predicted_bytes(
 ) -> int:
     """Bytes of tensors that are alive at once, at most, while one network is evaluated.
 
+    On a GPU what one like it leaves there until it is read is among them.
+
     Args:
         architecture: a connected architecture.
         proxies: names of proxies.
