@@ -237,7 +237,11 @@ def test_where_memory_runs_out_for_what_is_under_way_the_stack_is_tried_again_as
 @pytest.mark.parametrize("proxies", [["tcet"], ["tcet", "zen"]], ids=str)
 @pytest.mark.parametrize("fails", [1, 2, 3])
 def test_where_memory_runs_out_while_a_stack_is_read_it_is_halved(
-    device: Device, monkeypatch: pytest.MonkeyPatch, proxies: list[str], fails: int
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    proxies: list[str],
+    fails: int,
 ) -> None:
     finish, sizes, calls = passes.Running.finish, [], []
 
@@ -259,6 +263,8 @@ def test_where_memory_runs_out_while_a_stack_is_read_it_is_halved(
     assert sorted(answers) == list(range(len(CELLS)))
     assert max(sizes) == 4
     assert sizes[-1] <= 2
+    limits = [int(record.args[1]) for record in caplog.records if isinstance(record.args, tuple)]
+    assert limits == sorted(limits, reverse=True) != []
     calls.clear()
     sizes.clear()
     found = evaluate(CELLS, proxies, CONFIG, device=CUDA, stack_size=4)

@@ -164,7 +164,7 @@ class Pipeline:
     def _ran_out(self, progress: _Progress, networks: Sequence[_Network]) -> None:
         """Memory ran out for a stack that was alone on the device: it is to be halved, or one network is too large."""
         if len(networks) > 1:
-            self.limit = (len(networks) + 1) // 2
+            self.limit = min(self.limit, (len(networks) + 1) // 2)
             _logger.warning("%d networks ran out of memory: at most %d from now on", len(networks), self.limit)
         else:
             [culprit] = networks
