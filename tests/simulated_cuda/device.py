@@ -55,13 +55,9 @@ class OnDevice(torch.Tensor):
 
     Attributes:
         held: what it holds, on the CPU.
-        launch: the number of the operation that wrote it last.
-        aside: whether that ran aside.
     """
 
     held: torch.Tensor
-    launch: int
-    aside: bool
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> OnDevice:
@@ -79,7 +75,11 @@ class OnDevice(torch.Tensor):
     def __init__(self, held: torch.Tensor) -> None:
         super().__init__()
         self.held = held
-        self.launch, self.aside = 0, False
+
+    @property
+    def memory(self) -> int:
+        """Tells memory apart; views share it."""
+        return int(self.held.untyped_storage()._cdata)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"OnDevice({self.held!r})"
@@ -133,6 +133,7 @@ class Device(TorchDispatchMode):
         self._in_flight: list[tuple[torch.Tensor, torch.Tensor]] = []  # to where, what
         self.sent = 0
         self._pinned: dict[int, StorageWeakRef] = {}
+        self._written: dict[int, tuple[int, bool]] = {}  # by memory: the operation that last wrote it, and if aside
 
     def __torch_dispatch__(
         self,
@@ -152,12 +153,14 @@ class Device(TorchDispatchMode):
             raise AssertionError(f"{operation} on {named}: that is another device")
         self.launches += 1
         for tensor in here:
-            if self.aside and not tensor.aside and tensor.launch > self.computed:
+            launch, aside = self._written.get(tensor.memory, (0, False))
+            if self.aside and not aside and launch > self.computed:
                 raise AssertionError(f"{operation} aside reads what may not have been computed")
         result = self._on_device(operation, args, options, here, tensors)
-        for written in (*tree_leaves(result), args[0] if args else None):
-            if isinstance(written, OnDevice) and (_writes(operation) or all(written is not own for own in here)):
-                written.launch, written.aside = self.launches, self.aside
+        read = {tensor.memory for tensor in here}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, OnDevice) and (operation._schema.is_mutable or leaf.memory not in read):
+                self._written[leaf.memory] = (self.launches, self.aside)
         return result
 
     def _on_device(
@@ -325,10 +328,6 @@ class Event:
 
 def _unwrapped(value: Any) -> Any:
     return value.held if isinstance(value, OnDevice) else value
-
-
-def _writes(operation: Any) -> bool:
-    return bool(operation._schema.is_mutable)
 
 
 def _indexes_by_mask(operation: Any, args: Sequence[Any]) -> bool:

@@ -95,15 +95,19 @@ def test_aside_nothing_is_read_that_may_not_have_been_computed(device: Device) -
     own = torch.ones(2, device=CUDA)
     with aside(CUDA), pytest.raises(AssertionError):
         own + 1
-    done = torch.cuda.Event()
+    done, rewritten, through_a_view = torch.cuda.Event(), torch.ones(2, device=CUDA), torch.ones(2, device=CUDA)
     with current(CUDA):
         done.record()
     later = torch.ones(2, device=CUDA)
+    rewritten.add_(1)
+    through_a_view[0].add_(1)
+    others = [later, later[:1], rewritten, through_a_view]
     done.synchronize()
     with aside(CUDA):
-        assert (own + own).cpu().tolist() == [2, 2]
-        with pytest.raises(AssertionError):
-            later + 1
+        assert (own[:1] + own).cpu().tolist() == [2, 2]
+        for other in others:
+            with pytest.raises(AssertionError):
+                other + 1
 
 
 def test_uploads_are_waited_for_unless_they_need_not_be(device: Device) -> None:

@@ -34,8 +34,10 @@ from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import Precision
 from archscore_server.engine.networks import build
 from archscore_server.engine.statistics import Pass
+from archscore_server.engine.tuning import tune
 from archscore_server.engine.work import predicted_work
 from archscore_server.pool._torch_engine import TorchEngine
+from archscore_server.scorer import EngineScorer
 from golden_cases import PRECISIONS, architecture, case_id, cases, engine_config, tolerance
 from simulated_cuda.device import CUDA, Device, simulated
 
@@ -263,7 +265,7 @@ def test_where_memory_runs_out_while_a_stack_is_read_it_is_halved(
     assert sorted(answers) == list(range(len(CELLS)))
     assert max(sizes) == 4
     assert sizes[-1] <= 2
-    limits = [int(record.args[1]) for record in caplog.records if isinstance(record.args, tuple)]
+    limits = [int(str(record.args[1])) for record in caplog.records if isinstance(record.args, tuple)]
     assert limits == sorted(limits, reverse=True) != []
     calls.clear()
     sizes.clear()
@@ -355,6 +357,18 @@ def the_engine_of_a_worker() -> None:
     assert memory.allocated > 0
     engine.check()
     engine.rest()
+
+
+def test_stack_sizes_are_measured(device: Device) -> None:
+    found = tune("nasbench201", ["snip"], CONFIG, CUDA, sizes=(1, 2), rounds=1)
+    assert set(found.per_second) == {1, 2}
+    assert {wait.what for wait in device.waits} == {"event"}
+
+
+def test_the_scorer_of_searches(device: Device) -> None:
+    scorer = EngineScorer(device=str(CUDA))
+    found = list(scorer.score_many([cell.format() for cell in CELLS], ["snip"], space="nasbench201"))
+    assert [result.error for result in found] == [None] * len(CELLS)
 
 
 def test_tf32_is_asked_for_within_an_evaluation_alone(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
