@@ -6,12 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 
 from archscore.spaces.nasbench201 import Cell, NetworkConfig
 from archscore_server.engine import EvaluationConfig, Precision
 from archscore_server.engine.stack_sizes import DEFAULTS
+
+Work: TypeAlias = Callable[[], object]
+"""What is timed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,11 @@ class Row:
     unit: str = ""
     note: str = ""
     fault: bool = False
+
+
+def skipped(section: str, what: str, why: str) -> Row:
+    """What was not measured."""
+    return Row(section, what, note=f"skipped: {why}")
 
 
 @dataclass(slots=True)

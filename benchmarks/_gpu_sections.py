@@ -19,9 +19,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from _gpu_run import Row, Run
+from _gpu_run import Row, Run, Work, skipped
 from archscore.spaces import zennas
 from archscore.spaces.nasbench201 import Cell, sample
 from archscore_server.engine import Datasets, EvaluationConfig, Precision, _pipeline, evaluate
@@ -35,8 +34,6 @@ from archscore_server.engine.work import predicted_work
 from references import plain_loop, toolkit
 
 Section: TypeAlias = Callable[[Run], Iterator[Row]]
-
-Work: TypeAlias = Callable[[], object]
 
 System: TypeAlias = Callable[[Cell, Sequence[str]], Work]
 """Prepares to score a cell with proxies; what it gives does it, once."""
@@ -58,11 +55,6 @@ _TRANSFERRED = 2**26
 _SERVER_START = 45.0
 
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
-
-
-def skipped(section: str, what: str, why: str) -> Row:
-    """What was not measured."""
-    return Row(section, what, note=f"skipped: {why}")
 
 
 def ceilings(run: Run) -> Iterator[Row]:
@@ -150,81 +142,6 @@ def stacks(run: Run) -> Iterator[Row]:
             rates[size] = row.value
         if rates:
             run.best[workload, batch_size] = max(rates, key=lambda size: rates[size])
-
-
-def forms(run: Run) -> Iterator[Row]:
-    """One layer of many networks, forward and backward, in the form that the engine has and in others."""
-    units, samples = run.setting.units, run.setting.batch_sizes[0]
-    took = 0.0
-    for stage, kernel in itertools.product(range(3), (3, 1)):
-        channels, side = run.setting.channels * 2**stage, run.setting.resolution // 2**stage
-        operations = 3 * 2 * units * samples * side**2 * (channels * kernel) ** 2
-        for form, prepare in _FORMS.items():
-            what = f"{kernel}x{kernel}, {channels} channels, {form}"
-            if not run.budget.allows((run.setting.rounds + 1) * took):
-                yield skipped("forms", what, "no time")
-                continue
-            started = time.monotonic()
-            try:
-                features = torch.randn(units, samples, channels, side, side, device=run.device)
-                weights = torch.randn(units, channels, channels, kernel, kernel, device=run.device)
-                with arithmetic(Precision.FLOAT32, run.device):
-                    rate = operations / run.median(prepare(features, weights))
-            except torch.OutOfMemoryError:
-                yield skipped("forms", what, "memory ran out")
-                continue
-            took = time.monotonic() - started
-            yield Row("forms", what, rate / 1e12, "TFLOP/s", f"{units} networks, batch {samples}")
-
-
-def _grouped(features: torch.Tensor, weights: torch.Tensor, *, layout: torch.memory_format) -> Work:
-    """One convolution with a group for each network."""
-    units, samples, channels, side, _ = features.shape
-    x = features.transpose(0, 1).reshape(samples, units * channels, side, side)
-    x = x.contiguous(memory_format=layout).requires_grad_()
-    w = weights.flatten(0, 1).contiguous(memory_format=layout).requires_grad_()
-
-    def work() -> object:
-        out = F.conv2d(x, w, padding=w.shape[-1] // 2, groups=units)
-        return torch.autograd.grad(out, [x, w], out.detach())
-
-    return work
-
-
-def _looped(features: torch.Tensor, weights: torch.Tensor) -> Work:
-    """A convolution for each network."""
-    layout = torch.channels_last
-    xs = [own.contiguous(memory_format=layout).requires_grad_() for own in features]
-    ws = [own.contiguous(memory_format=layout).requires_grad_() for own in weights]
-
-    def work() -> object:
-        outs = [F.conv2d(x, w, padding=w.shape[-1] // 2) for x, w in zip(xs, ws, strict=True)]
-        return [torch.autograd.grad(out, [x, w], out.detach()) for out, x, w in zip(outs, xs, ws, strict=True)]
-
-    return work
-
-
-def _batched(features: torch.Tensor, weights: torch.Tensor) -> Work:
-    """One product of matrices for each network, all in one call, over patches that are copied."""
-    units, samples = features.shape[:2]
-    kernel = weights.shape[-1]
-    x, w = features.flatten(0, 1).requires_grad_(), weights.flatten(2).requires_grad_()
-
-    def work() -> object:
-        patches = F.unfold(x, kernel, padding=kernel // 2) if kernel > 1 else x.flatten(2)  # [U*N, C*k*k, positions]
-        columns = patches.unflatten(0, (units, samples)).transpose(1, 2).flatten(2)
-        out = w @ columns
-        return torch.autograd.grad(out, [x, w], out.detach())
-
-    return work
-
-
-_FORMS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], Work]] = {
-    "grouped, channels_last (ours)": partial(_grouped, layout=torch.channels_last),
-    "grouped, contiguous": partial(_grouped, layout=torch.contiguous_format),
-    "one by one": _looped,
-    "batched products": _batched,
-}
 
 
 def pipeline(run: Run) -> Iterator[Row]:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 import _gpu_sections as sections
+from _gpu_forms import forms
 from _gpu_run import QUICK, Budget, Row, Run, Setting
 from _gpu_sections import Section
 from _report import environment, progress
@@ -61,7 +62,7 @@ def measure(run: Run, wanted: Sequence[str], directory: Path, keep: Any) -> list
         "golden": sections.golden,
         "stacks": sections.stacks,
         "pipeline": sections.pipeline,
-        "forms": sections.forms,
+        "forms": forms,
         "opponents": partial(sections.opponents, directory=directory),
         "zen": sections.zen,
         "tf32": sections.tf32,

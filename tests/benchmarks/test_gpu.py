@@ -11,6 +11,7 @@ import torch
 
 import _gpu_sections as sections
 import gpu
+from _gpu_forms import FORMS
 from _gpu_run import QUICK, Budget, Row, Run
 from archscore.spaces.nasbench201 import parse
 from references import plain_loop, toolkit
@@ -78,12 +79,12 @@ def test_a_layer_has_the_same_derivatives_in_all_forms(kernel):
     torch.manual_seed(0)
     features, weights = torch.randn(3, 2, 4, 6, 6), torch.randn(3, 4, 4, kernel, kernel)
     close = {"rtol": 1e-4, "atol": 1e-4}
-    [of_features, of_weights] = sections._FORMS["batched products"](features, weights)()
-    one_by_one = sections._FORMS["one by one"](features, weights)()
+    [of_features, of_weights] = FORMS["batched products"](features, weights)()
+    one_by_one = FORMS["one by one"](features, weights)()
     torch.testing.assert_close(torch.cat([own for own, _ in one_by_one]), of_features, **close)
     torch.testing.assert_close(torch.stack([own.flatten(1) for _, own in one_by_one]), of_weights, **close)
     for form in ("grouped, channels_last (ours)", "grouped, contiguous"):
-        [own_features, own_weights] = sections._FORMS[form](features, weights)()
+        [own_features, own_weights] = FORMS[form](features, weights)()
         torch.testing.assert_close(
             own_features.unflatten(1, (3, 4)).transpose(0, 1).flatten(0, 1), of_features, **close
         )

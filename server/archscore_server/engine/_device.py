@@ -111,17 +111,13 @@ class Timer:
 
 
 class DeviceCache(Generic[V]):
-    """A `ByteCache` for each device.
-
-    Attributes:
-        max_bytes: the most that are kept on each.
-    """
+    """A `ByteCache` for each device."""
 
     def __init__(self, max_bytes: int) -> None:
         """Starts empty; the bound is that of each device."""
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._caches: dict[torch.device, ByteCache[V]] = {}
 
     def on(self, device: torch.device) -> ByteCache[V]:
         """What is kept on a device."""
-        return self._caches.setdefault(resolved(device), ByteCache(self.max_bytes))
+        return self._caches.setdefault(resolved(device), ByteCache(self._max_bytes))

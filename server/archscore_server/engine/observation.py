@@ -137,5 +137,6 @@ class Observation(Observer):
 
 def _joined(parts: list[Tensor]) -> Tensor:
     """All parts as one tensor, which takes their place."""
-    parts[:] = [torch.cat(parts)]
+    if len(parts) > 1:
+        parts[:] = [torch.cat(parts)]
     return parts[0]

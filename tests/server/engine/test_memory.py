@@ -17,6 +17,7 @@ from archscore_server.engine import (
     EvaluationConfig,
     Precision,
     _launch,
+    codes,
     evaluate,
     kernels,
     passes,
@@ -25,7 +26,9 @@ from archscore_server.engine import (
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import NetworkConfig
 from archscore_server.engine.memory import LARGEST_CELLS, MIXED_STACK, all_within, fits
+from archscore_server.engine.memory import _passes as memory_passes
 from archscore_server.engine.networks import Stack, build
+from archscore_server.engine.passes import _samples
 from archscore_server.engine.statistics import Pass
 
 #: The proxies of each pass: all of it, and for TRAIN its forward alone, too.
@@ -200,3 +203,17 @@ def test_whether_all_are_within_a_limit() -> None:
     genome = predicted_bytes(zennas.START, ["snip"], EvaluationConfig(network=LINKS))
     assert all_within([zennas.START], ["snip"], EvaluationConfig(network=LINKS), genome)
     assert not all_within([zennas.START] * 2, ["snip"], EvaluationConfig(network=LINKS), genome - 1)
+
+
+def test_predictions_are_of_what_the_engine_does() -> None:
+    """What both sides must agree on, of which one is free of torch."""
+    assert memory_passes._EXACT_SUM == codes._EXACT_SUM
+    assert memory_passes._CODE_PARTS == 2 * codes._CHUNK
+    assert memory_passes._KERNEL_IMAGES == _samples._KERNEL_IMAGES
+
+
+def test_weights_alone_of_the_smallest_networks() -> None:
+    for cell in (nasbench201.from_index(6111), nasbench201.Cell(("none",) * 3 + ("skip_connect",) + ("none",) * 2)):
+        for channels in (2, 4, 8):
+            network = nasbench201.NetworkConfig(channels=channels, cells_per_stage=1)
+            holds(cell, network, ["l2_norm"], 2, Precision.FLOAT32)

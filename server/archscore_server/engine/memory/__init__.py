@@ -19,6 +19,7 @@ from archscore_server.engine import kernels
 from archscore_server.engine import proxies as registry
 from archscore_server.engine.config import EvaluationConfig
 from archscore_server.engine.memory._passes import Prediction
+from archscore_server.engine.statistics import STATISTICS, Pass
 
 #: What of a device's memory tensors may take: scratch memory, caches, libraries and fragmentation need the rest.
 USABLE_MEMORY = 0.8
@@ -28,8 +29,8 @@ _RESERVE = 0.05
 #: How much more a network takes beside different ones: where not all networks have an operation, those that do are
 #: copied together for it.
 MIXED_STACK = 1.25
-#: Bytes of what does not grow with the network.
-_LEAST = 2**14
+#: Bytes of what does not grow with the network, where that is run, and where only its weights are looked at.
+_LEAST, _LEAST_WEIGHTS = 2**14, 2**10
 
 #: The cell that takes most work, and of most passes most memory: no other operation keeps as much as a convolution, or
 #: has as large a weight.
@@ -156,4 +157,6 @@ def _needs(proxies: Sequence[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=4096)
 def _predicted(architecture: Any, needs: frozenset[str], config: EvaluationConfig, device: str, single: bool) -> int:
-    return int(Prediction(architecture, config, device, single=single).run(needs) * (1 + _RESERVE)) + _LEAST
+    followed = Prediction(architecture, config, device, single=single).run(needs)
+    least = _LEAST if any(STATISTICS[need] is not Pass.WEIGHTS for need in needs) else _LEAST_WEIGHTS
+    return int(followed * (1 + _RESERVE)) + least

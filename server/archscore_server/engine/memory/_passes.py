@@ -83,8 +83,7 @@ class _Codes(Watch):
             size = output.size // (units * self._images)
             products = -(-size // _EXACT_SUM) * overlap // 2
             padded = output.size * (size > _EXACT_SUM and size % _EXACT_SUM > 0)
-            tape.spike(codes + padded + 2 * output.size + products)
-            tape.spike(products + overlap)
+            tape.spike(codes + padded + 2 * output.size + products + overlap)
         tape.live += overlap
         tape.spike(0)
 
